@@ -1,0 +1,22 @@
+/* zo/example.h -- one training or evaluation example, tokenised. */
+#ifndef ONEBYTE_ZO_EXAMPLE_H
+#define ONEBYTE_ZO_EXAMPLE_H
+#include <stdint.h>
+
+/* One token sequence.  Token i is predicted from tokens < i; counted[i] = 1 if its loss counts (never i = 0). */
+struct zo_seq {
+    uint32_t n;
+    uint32_t *ids;    /* [n] */
+    uint8_t *counted; /* [n] */
+};
+
+/* n_seqs == 1: loss = mean over counted tokens of -log p, in nats.
+ * n_seqs > 1 (choices): score_c = mean over counted tokens of choice c of log p;
+ *                       loss = -log softmax(score)[label]; correct = argmax(score) == label. */
+struct zo_example {
+    uint32_t n_seqs;
+    struct zo_seq *seqs;
+    int32_t label;  /* -1 without choices */
+    uint32_t n_cut; /* tokens cut off because the text was longer than the context */
+};
+#endif

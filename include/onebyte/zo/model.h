@@ -1,0 +1,74 @@
+/* zo/model.h -- a decoder or encoder language model: losses of many passes at once, each along its own direction.
+ *
+ * Stored parameters are only read: +/- eps along a direction enters inside the forward pass (DESIGN 1.3).
+ * Weights come from a bound integer state (trainable tensors) or straight from the mapped checkpoint.
+ * Bits: losses need not agree between machines, thread counts or kernels; DESIGN 3 "Need not agree". */
+#ifndef ONEBYTE_ZO_MODEL_H
+#define ONEBYTE_ZO_MODEL_H
+#include <onebyte/base/err.h>
+#include <onebyte/zo/checkpoint.h>
+#include <onebyte/zo/example.h>
+#include <onebyte/zo/pool.h>
+#include <onebyte/zo/rules.h>
+#include <onebyte/zo/state.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct zo_model;
+
+/* Reads config.json and maps the checkpoint; checks every tensor's name, shape and dtype. */
+NODISCARD enum err zo_model_open(struct zo_model **m, const char *dir, struct err_why *why);
+void zo_model_free(struct zo_model *m);
+
+const char *zo_model_architecture(const struct zo_model *m); /* model_type of config.json */
+uint32_t zo_model_context(const struct zo_model *m);         /* most tokens per sequence */
+uint32_t zo_model_vocab(const struct zo_model *m);
+const struct zo_ckpt *zo_model_ckpt(const struct zo_model *m);
+uint64_t zo_model_parameters(const struct zo_model *m);      /* tied tensors once */
+
+/* The trainable tensors in byte order of their names (tied copies left out): *tensors [*n], caller frees.
+ * bits and e are left 0: `init` chooses them. */
+NODISCARD enum err zo_model_trainable(const struct zo_model *m, struct zo_tensor **tensors, uint32_t *n);
+
+/* m0 of every tensor of the state from the checkpoint; then drops the mapped pages. */
+NODISCARD enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struct zo_pool *pool,
+                                       struct err_why *why);
+
+enum zo_memory { ZO_MEMORY_AUTO, ZO_MEMORY_LEAN, ZO_MEMORY_FAST }; /* fast: a resident float copy beside the integers */
+
+/* Binds the state whose integers are the weights from now on (NULL: the checkpoint's own values).
+ * The state is borrowed and only read. */
+NODISCARD enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_memory memory, struct err_why *why);
+/* The bound state was folded into: refresh what was derived from it. */
+NODISCARD enum err zo_model_refresh(struct zo_model *m, struct zo_pool *pool);
+
+/* One forward pass over one example: weights + eps * z(key, seq).  eps = 0: plain. */
+struct zo_pass {
+    const struct zo_example *example;
+    uint32_t key[2];
+    uint64_t seq;
+    float eps; /* signed */
+};
+
+struct zo_loss {
+    double loss;         /* nats; NaN if not finite */
+    double nats;         /* sum of -log p over counted tokens (of all sequences) */
+    uint32_t n_tokens;   /* counted tokens */
+    int32_t correct;     /* 1, 0, or -1 without choices */
+};
+
+/* out [n] <- losses of n passes, batched as the engine sees fit within its scratch (passes that share an example
+ * share its unperturbed work).  Directions need a bound state (its rules name kind and tensors).
+ * ERR_NOMEM: nothing computed. */
+NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
+                                   const struct zo_kernels *k, struct zo_pool *pool);
+
+/* Logits of every position of one plain sequence, for tests and generation: out (n, vocab). */
+NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
+
+/* The BLAS in use, after the wrong-core fix: name of its core, for `doctor` and the log.  Call zo_blas_start once,
+ * at program start, before any GEMM: it may re-execute nothing and sets BLAS to one thread per caller. */
+NODISCARD enum err zo_blas_start(struct err_why *why);
+const char *zo_blas_core(void);
+#endif
