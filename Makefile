@@ -65,6 +65,65 @@ $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
+
+# ---- tests ----
+E2E := $(sort $(wildcard tests/e2e/test_*.py))
+ASAN_TESTS = $(patsubst $(B)/%,build/asan/%,$(TESTS))
+TSAN_TESTS = $(patsubst tests/%.c,build/tsan/tests/%,$(wildcard tests/zo/test_pool.c tests/peer/test_pipe.c))
+# One dependency is enough: make demo and make test install what is missing by themselves.
+HAVE_DEPS = pkg-config --exists $(LIBS) && test -e /usr/include/cmocka.h
+
+.PHONY: test test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick
+need-deps:
+	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
+test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
+	@$(MAKE) --no-print-directory -j2 all tests
+	@$(MAKE) --no-print-directory -j2 MODE=asan tests
+	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
+	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(TSAN_TESTS) $(E2E)
+test-unit: tests ## the unit tests alone, release build
+	@python3 tests/run.py $(TESTS)
+test-asan: ## unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory -j2 MODE=asan tests
+	@python3 tests/run.py $(ASAN_TESTS)
+test-tsan: ## thread tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
+	@python3 tests/run.py $(TSAN_TESTS)
+demo: need-deps ## builds and runs the main job on the embedded model: no download
+	@$(MAKE) --no-print-directory -j2 all
+	@build/onebyte demo
+
+# ---- installing what is missing ----
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
+apt = for i in 1 2 3; do $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -q && \
+      $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(1) && exit 0; sleep 10; done; \
+      echo "onebyte: could not install: $(1): check the network and /etc/apt/sources.list" >&2; exit 1
+deps: ## installs the Debian packages that building and testing need
+	@dpkg -s $(DEBS) >/dev/null 2>&1 || { $(call apt,$(DEBS)); }
+deps-lint: ## installs the analysers
+	@dpkg -s clang-tidy cppcheck git >/dev/null 2>&1 || { $(call apt,clang-tidy cppcheck git); }
+
+# ---- analysers ----
+SOURCES = $(ZO) $(NET) $(PEER) peer/main.c
+TIDY = $(patsubst %.c,$(B)/tidy/%.ok,$(SOURCES))
+lint: deps-lint ## clang-tidy, cppcheck, layers, banned calls, lengths
+	@python3 tests/lint.py
+	@cppcheck -q -j2 --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 -Iinclude -I. \
+	    --suppress=missingIncludeSystem --suppress=missingInclude -D_GNU_SOURCE --max-configs=2 zo net peer
+	@$(MAKE) --no-print-directory -j2 $(TIDY)
+	@echo "lint: nothing found"
+$(B)/tidy/%.ok: %.c .clang-tidy
+	@mkdir -p $(@D)
+	@clang-tidy --quiet $< -- -std=c17 -D_GNU_SOURCE -Iinclude -I. $(PKG_CFLAGS) $(ISA) 2>/dev/null
+	@touch $@
+$(B)/tidy/zo/kernels/avx2.ok: ISA := -mavx2 -mfma
+$(B)/tidy/zo/kernels/avx512.ok: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma
+
+install: all ## PREFIX=/usr/local, DESTDIR=
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/onebyte
+
 .PHONY: clean
-clean:
+clean: ## removes build/
 	rm -rf build
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
