@@ -1,0 +1,112 @@
+/* peer/engine.h -- what every command that computes shares: model, tokenizer, state, worker pool, kernels; the
+ * evaluation loop; and the way from a ledger (or from gossip's actions) into a state.
+ *
+ * One thread owns an engine.  The manifest given to peer_engine_open outlives it (the state borrows its rules). */
+#ifndef PEER_ENGINE_H
+#define PEER_ENGINE_H
+#include "peer/home.h"
+#include "peer/manifest.h"
+#include <onebyte/base/err.h>
+#include <onebyte/net/gossip.h>
+#include <onebyte/net/ledger.h>
+#include <onebyte/zo/dataset.h>
+#include <onebyte/zo/model.h>
+#include <onebyte/zo/state.h>
+#include <onebyte/zo/tokenizer.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct peer_engine_options {
+    const char *model_dir;
+    size_t threads;      /* 0: physical cores this process may use */
+    const char *kernels; /* NULL: auto */
+    enum zo_memory memory;
+    const char *verified; /* cache for peer_manifest_check_model; NULL: always hash */
+};
+
+struct peer_engine {
+    const struct peer_manifest *manifest; /* NULL: plain checkpoint, no state */
+    struct zo_model *model;
+    struct zo_tokenizer *tokenizer;
+    struct zo_pool *pool;
+    const struct zo_kernels *kernels;
+    struct zo_state *state; /* NULL without a manifest */
+};
+
+/* With a manifest: checks the model's files against it (name and offset of the first difference), then its tensors,
+ * loads m0 into a new state and binds it.  Without: the checkpoint's own values are used. */
+NODISCARD enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m,
+                                    const struct peer_engine_options *o, struct err_why *why);
+void peer_engine_close(struct peer_engine *e);
+
+size_t peer_threads_default(void); /* physical cores in this process's affinity, at least 1, at most LIMIT_THREADS */
+
+/* Opens a JSONL file with the engine's tokenizer; length_max as the manifest says, else the model's context.
+ * Refuses an empty file. */
+NODISCARD enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path,
+                                    struct err_why *why);
+
+struct peer_eval {
+    double loss_token_mean;   /* nats: all counted tokens alike */
+    double loss_example_mean; /* mean of the examples' losses */
+    double accuracy;          /* NaN without choices */
+    uint64_t tokens, examples, correct, choices; /* choices: examples that have choices */
+    uint64_t cut_tokens, cut_examples, nonfinite;
+};
+
+/* Plain passes (eps 0) over examples [0, min(size, max)); max 0: all.  batch 0: a sensible number per call.
+ * go_on (may be NULL) is asked between batches, with how many are done; false stops with ERR_CANCELLED. */
+NODISCARD enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uint64_t max, size_t batch,
+                                    bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
+                                    struct peer_eval *out);
+
+/* Batches FOLD and UNFOLD actions of gossip and folds many segments per call.  Copies what it needs. */
+struct peer_folds {
+    struct zo_fold *folds;
+    int8_t *codes;     /* [n_max][LIMIT_SEGMENT_COUNT] */
+    uint8_t *counts;   /* the same */
+    size_t n, n_max;
+    uint64_t records;  /* folded less unfolded so far, flushed or not: non-void records that count */
+};
+
+NODISCARD enum err peer_folds_init(struct peer_folds *f, size_t n_max); /* segments held before a flush is due */
+void peer_folds_release(struct peer_folds *f);
+bool peer_folds_full(const struct peer_folds *f);
+/* action kind FOLD or UNFOLD; not full. */
+void peer_folds_add(struct peer_folds *f, const struct peer_manifest *m, const struct net_action *action);
+/* The same from its parts, for a compute thread that received a copy. */
+void peer_folds_put(struct peer_folds *f, const struct peer_manifest *m, const uint8_t machine[32],
+                    const struct net_segment *s, const uint8_t *counts, bool subtract);
+/* Folds what is held into the engine's state and refreshes the model. */
+NODISCARD enum err peer_folds_flush(struct peer_folds *f, struct peer_engine *e);
+
+/* Feeds a ledger through gossip's checks (controls, segments, controls again: a fork proof needs its predecessor, a
+ * segment its author's admission) and folds what counts into e (NULL: only counts).  go_on as above, over segments. */
+struct peer_loaded {
+    uint64_t segments, refused, records; /* records: non-void ones that count */
+    uint64_t wire_bytes;
+};
+NODISCARD enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *l, const struct peer_manifest *m,
+                                    struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
+                                    void *ctx, struct peer_loaded *out, struct err_why *why);
+
+/* Everything `eval --home`, `export`, `replay`, `status` of a stopped peer need: home's manifest, ledger (read only),
+ * gossip loaded.  Release in any case. */
+struct peer_home_state {
+    struct peer_manifest manifest;
+    struct net_ledger *ledger;
+    struct net_gossip *gossip;
+    struct peer_loaded loaded;
+};
+/* model_dir NULL: the path saved in the home.  e NULL: frontier, clock and counts only, no model is opened. */
+NODISCARD enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
+                                        const struct peer_engine_options *o, struct err_why *why);
+void peer_home_state_close(struct peer_home_state *s);
+
+/* Digest of the engine's state, recomputed from memory, as 16 hex digits. */
+void peer_engine_digest(const struct peer_engine *e, char out[17]);
+
+/* "123/456 name" on stderr while it is a terminal: a go_on that shows progress; ctx is the name (const char *). */
+bool peer_progress(void *ctx, uint64_t done, uint64_t total);
+#endif
