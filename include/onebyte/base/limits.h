@@ -33,4 +33,38 @@ enum {
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");
 _Static_assert(LIMIT_PULL_BYTES < LIMIT_LINK_RATE, "one answer fits the link's rate");
+/* Transport (net/transport*.c). */
+enum {
+    LIMIT_DIALS = 64,                   /* addresses kept dialled */
+    LIMIT_PROBATION = 64,               /* connections that have not proved a machine yet */
+    LIMIT_PROBATION_MS = 10000,         /* to prove it: two round trips and a busy machine at either end */
+    LIMIT_PROBATION_BYTES = 4096,       /* to prove it; TCP payload, of which CURVE's handshake takes about 1 KB */
+    LIMIT_HANDSHAKE_MS = 5000,          /* for the CURVE handshake; a silent TCP client holds a descriptor this long */
+    LIMIT_PING_MS = 15000,              /* of silence before we ask; keeps NAT mappings open */
+    LIMIT_SILENCE_MS = 60000,           /* of silence before a link is dead */
+    LIMIT_PENALTY_MS = 60000,           /* a blamed machine is kept out */
+    LIMIT_PENALTIES = 256,              /* machines kept out at once; the oldest is forgiven */
+    LIMIT_RETRY_MS = 200,               /* first waiting time before dialling again; doubles */
+    LIMIT_RETRY_MS_MAX = 60000,         /* last waiting time */
+    LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
+    LIMIT_LINK_FRAMES_IN = 20000,       /* frames a second taken from one link; burst twice that */
+    LIMIT_LINK_BYTES_IN = 64 << 20,     /* bytes a second taken from one link; burst twice that */
+    LIMIT_LINK_DROPS = 20000,           /* frames dropped over that rate before the link is closed */
+    LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
+};
+_Static_assert(LIMIT_LINK_RATE * 2 <= LIMIT_LINK_QUEUE_BYTES * 2, "a burst of answers fits the queue, or is told to wait");
+_Static_assert(LIMIT_PING_MS * 3 < LIMIT_SILENCE_MS, "a dead link was asked at least twice");
+/* Ledger and address book (net/ledger.c, net/book.c). */
+enum {
+    LIMIT_LEDGER_BATCH = 4096,     /* foreign segments waiting for a commit, then one is made; 16 times that while the disk fails */
+    LIMIT_LEDGER_BRANCH = 65536,   /* segments kept aside after a cut */
+    LIMIT_LEDGER_VALUE = 64 << 20, /* bytes of one named value */
+    LIMIT_CONTROL_BYTES = 1 << 20, /* bytes of one control event in an exported file */
+    LIMIT_BOOK_TRIED = 256,        /* addresses that worked */
+    LIMIT_BOOK_NEW = 1024,         /* addresses heard of */
+    LIMIT_BOOK_GROUP = 8,          /* of one group, in each table */
+    LIMIT_BOOK_TELLER = 64,        /* heard from one neighbour */
+    LIMIT_BOOK_FAILURES = 8,       /* in a row, then an address that never worked is forgotten */
+};
+_Static_assert(LIMIT_BOOK_GROUP < LIMIT_BOOK_TRIED && LIMIT_BOOK_TELLER < LIMIT_BOOK_NEW, "nobody fills a table alone");
 #endif
