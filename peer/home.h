@@ -2,7 +2,7 @@
  *
  * --home, else $ONEBYTE_HOME, else $XDG_STATE_HOME/onebyte, else ~/.local/state/onebyte.  Holds identity, run.json,
  * run.json.sig, ledger.db, settings.json (model and data folders last used), control.sock, log, snapshots/, lock.
- * One process at a time runs in a home: the lock is a flock on `lock`, released by the kernel when the process dies. */
+ * One process at a time runs in a home: the lock is on the file `lock`, released by the kernel when the process dies. */
 #ifndef PEER_HOME_H
 #define PEER_HOME_H
 #include "peer/manifest.h"

@@ -1,0 +1,59 @@
+#include "peer/invite.h"
+#include <onebyte/net/id.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char scheme[] = "onebyte://";
+
+bool peer_invite_is(const char *text)
+{
+    return strncmp(text, scheme, sizeof scheme - 1) == 0;
+}
+
+/* HOST:PORT with a host and a port from 1 to 65535. */
+static bool address_ok(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    if (!colon || colon == address || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+        return false;
+    unsigned port = 0;
+    return strlen(colon + 1) <= 5 && sscanf(colon + 1, "%u", &port) == 1 && port >= 1 && port <= 65535 &&
+           !strpbrk(address, " \t\r\n/?");
+}
+
+enum err peer_invite_parse(struct peer_invite *out, const char *text, struct err_why *why)
+{
+    static const char form[] = "an invite looks like onebyte://HOST:PORT/RUNID?key=MACHINE";
+    struct peer_invite i = {0};
+    if (!peer_invite_is(text))
+        return err_set(why, ERR_FORMAT, "'%.200s' is not an invite: %s", text, form);
+    const char *at = text + sizeof scheme - 1, *slash = strchr(at, '/');
+    if (!slash || slash == at || (size_t)(slash - at) >= sizeof i.address)
+        return err_set(why, ERR_FORMAT, "invite without HOST:PORT/RUNID: %s", form);
+    memcpy(i.address, at, (size_t)(slash - at));
+    if (!address_ok(i.address))
+        return err_set(why, ERR_FORMAT, "invite: '%s' is not HOST:PORT: %s", i.address, form);
+    char run[65] = "";
+    const char *query = strchr(slash, '?');
+    const size_t n = query ? (size_t)(query - slash - 1) : strlen(slash + 1);
+    if (n == 64)
+        memcpy(run, slash + 1, 64);
+    if (net_unhex(i.run_id, 32, run) != ERR_OK)
+        return err_set(why, ERR_FORMAT, "invite: the run id must be 64 hex digits: %s", form);
+    if (query) {
+        i.has_key = true;
+        if (strncmp(query, "?key=", 5) != 0 || net_unhex(i.key, 32, query + 5) != ERR_OK)
+            return err_set(why, ERR_FORMAT, "invite: after ? comes key= and 64 hex digits: %s", form);
+    }
+    *out = i;
+    return ERR_OK;
+}
+
+void peer_invite_print(char out[PEER_INVITE_BYTES], const struct peer_invite *i)
+{
+    char run[65], key[65];
+    net_hex(run, i->run_id, 32);
+    net_hex(key, i->key, 32);
+    (void)snprintf(out, PEER_INVITE_BYTES, "%s%s/%s%s%s", scheme, i->address, run, i->has_key ? "?key=" : "",
+                   i->has_key ? key : "");
+}
