@@ -82,7 +82,7 @@ void peer_folds_put(struct peer_folds *f, const struct peer_manifest *m, const u
 NODISCARD enum err peer_folds_flush(struct peer_folds *f, struct peer_engine *e);
 
 /* Feeds a ledger through gossip's checks (controls, segments, controls again: a fork proof needs its predecessor, a
- * segment its author's admission) and folds what counts into e (NULL: only counts).  go_on as above, over segments. */
+ * segment its author's admission) and folds what counts into e (NULL: only counts).  go_on as above, total 0: unknown. */
 struct peer_loaded {
     uint64_t segments, refused, records; /* records: non-void ones that count */
     uint64_t wire_bytes;
@@ -90,6 +90,11 @@ struct peer_loaded {
 NODISCARD enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *l, const struct peer_manifest *m,
                                     struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
                                     void *ctx, struct peer_loaded *out, struct err_why *why);
+
+/* The same from an exported ledger (peer/portable.h).  ERR_FORMAT: damaged, or of another run. */
+NODISCARD enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m,
+                                      struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
+                                      void *ctx, struct peer_loaded *out, struct err_why *why);
 
 /* Everything `eval --home`, `export`, `replay`, `status` of a stopped peer need: home's manifest, ledger (read only),
  * gossip loaded.  Release in any case. */
@@ -99,7 +104,7 @@ struct peer_home_state {
     struct net_gossip *gossip;
     struct peer_loaded loaded;
 };
-/* model_dir NULL: the path saved in the home.  e NULL: frontier, clock and counts only, no model is opened. */
+/* *s must not move while e is open.  On error both are closed.  model_dir NULL: the path saved in the home.  e NULL: frontier, clock and counts only, no model is opened. */
 NODISCARD enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
                                         const struct peer_engine_options *o, struct err_why *why);
 void peer_home_state_close(struct peer_home_state *s);

@@ -1,0 +1,206 @@
+/* Model, tokenizer, pool, kernels, state: opening them, evaluating, and the digest. */
+#include "peer/engine.h"
+#include <inttypes.h>
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* First of the hardware threads that share core `cpu`; cpu itself when the kernel does not say. */
+static size_t core_of(size_t cpu)
+{
+    char path[96];
+    size_t first = cpu;
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return cpu;
+    if (fscanf(f, "%zu", &first) != 1)
+        first = cpu;
+    fclose(f);
+    return first;
+}
+
+size_t peer_threads_default(void)
+{
+    cpu_set_t allowed, cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return 1;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        const size_t core = CPU_ISSET(cpu, &allowed) ? core_of(cpu) : CPU_SETSIZE;
+        if (core < CPU_SETSIZE)
+            CPU_SET(core, &cores);
+    }
+    const size_t n = (size_t)CPU_COUNT(&cores);
+    return n == 0 ? 1 : n > LIMIT_THREADS ? LIMIT_THREADS : n;
+}
+
+/* The manifest's tensors are the model's, by name and shape. */
+static enum err check_tensors(const struct zo_model *model, const struct zo_rules *rules, const char *dir,
+                              struct err_why *why)
+{
+    struct zo_tensor *have = NULL;
+    uint32_t n = 0;
+    enum err e = zo_model_trainable(model, &have, &n);
+    if (e != ERR_OK)
+        return err_set(why, e, "cannot list the tensors of %s: %s", dir, err_str(e));
+    for (uint32_t i = 0; i < n && i < rules->n_tensors && e == ERR_OK; i++) {
+        const struct zo_tensor *a = &have[i], *b = &rules->tensors[i];
+        if (strcmp(a->name, b->name) != 0)
+            e = err_set(why, ERR_FORMAT, "%s is not this run's model: it has tensor %s where the manifest has %s", dir,
+                        a->name, b->name);
+        else if (a->n_dims != b->n_dims || memcmp(a->dims, b->dims, a->n_dims * sizeof a->dims[0]) != 0)
+            e = err_set(why, ERR_FORMAT, "%s is not this run's model: tensor %s has another shape in the manifest", dir,
+                        a->name);
+    }
+    if (e == ERR_OK && n != rules->n_tensors)
+        e = err_set(why, ERR_FORMAT, "%s is not this run's model: it has %u tensors, the manifest %u", dir, n,
+                    rules->n_tensors);
+    free(have);
+    return e;
+}
+
+static enum err open_state(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why)
+{
+    static const uint8_t nobody[32] = {0};
+    const struct peer_manifest *m = e->manifest;
+    uint32_t key[2];
+    TRY(check_tensors(e->model, &m->rules, o->model_dir, why));
+    net_stream_key(key, m->run_id, nobody);
+    const enum err made = zo_state_new(&e->state, &m->rules, key);
+    if (made != ERR_OK)
+        return err_set(why, made, "not enough memory for the parameters of %s", o->model_dir);
+    TRY(zo_model_load_state(e->model, e->state, e->pool, why));
+    return zo_model_bind(e->model, e->state, o->memory, why);
+}
+
+static enum err open_parts(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why)
+{
+    if (o->threads > LIMIT_THREADS)
+        return err_set(why, ERR_RANGE, "at most %d threads", LIMIT_THREADS);
+    e->kernels = zo_kernels_pick(o->kernels);
+    if (!e->kernels)
+        return err_set(why, ERR_UNSUPPORTED, "this machine cannot run the %s kernels: use --kernels auto", o->kernels);
+    TRY(zo_blas_start(why));
+    if (e->manifest)
+        TRY(peer_manifest_check_model(e->manifest, o->model_dir, o->verified, why));
+    TRY(zo_model_open(&e->model, o->model_dir, why));
+    TRY(zo_tokenizer_open(&e->tokenizer, o->model_dir, why));
+    const enum err pool = zo_pool_new(&e->pool, o->threads ? o->threads : peer_threads_default());
+    if (pool != ERR_OK)
+        return err_set(why, pool, "cannot start worker threads: %s", err_str(pool));
+    return e->manifest ? open_state(e, o, why) : zo_model_bind(e->model, NULL, o->memory, why);
+}
+
+enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m, const struct peer_engine_options *o,
+                          struct err_why *why)
+{
+    ENSURE(o->model_dir != NULL);
+    struct peer_engine made = {.manifest = m};
+    const enum err code = open_parts(&made, o, why);
+    if (code != ERR_OK) {
+        peer_engine_close(&made);
+        return code;
+    }
+    *e = made;
+    return ERR_OK;
+}
+
+void peer_engine_close(struct peer_engine *e)
+{
+    zo_model_free(e->model);
+    zo_tokenizer_free(e->tokenizer);
+    zo_state_free(e->state);
+    zo_pool_free(e->pool);
+    memset(e, 0, sizeof *e);
+}
+
+enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path, struct err_why *why)
+{
+    const uint32_t context = zo_model_context(e->model), asked = e->manifest ? e->manifest->length_max : 0;
+    struct zo_dataset *made = NULL;
+    TRY(zo_dataset_open(&made, path, e->tokenizer, asked && asked < context ? asked : context, why));
+    if (zo_dataset_size(made) == 0) {
+        zo_dataset_free(made);
+        return err_set(why, ERR_FORMAT, "%s holds no examples", path);
+    }
+    *d = made;
+    return ERR_OK;
+}
+
+static void count_loss(struct peer_eval *out, const struct zo_loss *l, double *nats, double *losses)
+{
+    *nats += l->nats;
+    *losses += l->loss;
+    out->tokens += l->n_tokens;
+    out->examples++;
+    out->nonfinite += isfinite(l->loss) ? 0 : 1;
+    if (l->correct >= 0) {
+        out->choices++;
+        out->correct += l->correct > 0;
+    }
+}
+
+static enum err eval_batches(struct peer_engine *e, const struct zo_dataset *d, uint64_t total, size_t batch,
+                             bool (*go_on)(void *, uint64_t, uint64_t), void *ctx, struct zo_pass *passes,
+                             struct zo_loss *losses, struct peer_eval *out)
+{
+    double nats = 0, sum = 0;
+    for (uint64_t i = 0; i < total;) {
+        const size_t n = total - i < batch ? (size_t)(total - i) : batch;
+        if (go_on && !go_on(ctx, i, total))
+            return ERR_CANCELLED;
+        for (size_t j = 0; j < n; j++)
+            passes[j] = (struct zo_pass){.example = zo_dataset_get(d, i + j)};
+        TRY(zo_model_losses(e->model, passes, n, losses, e->kernels, e->pool));
+        for (size_t j = 0; j < n; j++) {
+            count_loss(out, &losses[j], &nats, &sum);
+            out->cut_tokens += passes[j].example->n_cut;
+            out->cut_examples += passes[j].example->n_cut > 0;
+        }
+        i += n;
+    }
+    if (go_on)
+        (void)go_on(ctx, total, total);
+    out->loss_token_mean = nats / (double)out->tokens;
+    out->loss_example_mean = sum / (double)out->examples;
+    out->accuracy = out->choices ? (double)out->correct / (double)out->choices : (double)NAN;
+    return ERR_OK;
+}
+
+enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uint64_t max, size_t batch,
+                          bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx, struct peer_eval *out)
+{
+    const uint64_t size = zo_dataset_size(d), total = max && max < size ? max : size;
+    const size_t per_call = batch ? batch : 4 * zo_pool_threads(e->pool);
+    struct zo_pass *passes = calloc(per_call, sizeof *passes);
+    struct zo_loss *losses = calloc(per_call, sizeof *losses);
+    struct peer_eval got = {0};
+    enum err code = passes && losses ? ERR_OK : ERR_NOMEM;
+    if (code == ERR_OK)
+        code = eval_batches(e, d, total, per_call, go_on, ctx, passes, losses, &got);
+    free(passes);
+    free(losses);
+    if (code == ERR_OK)
+        *out = got;
+    return code;
+}
+
+void peer_engine_digest(const struct peer_engine *e, char out[17])
+{
+    ENSURE(e->state != NULL);
+    (void)snprintf(out, 17, "%016" PRIx64, zo_state_digest(e->state, e->kernels, e->pool));
+}
+
+bool peer_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    if (!isatty(STDERR_FILENO))
+        return true;
+    if (total)
+        fprintf(stderr, "\r%" PRIu64 "/%" PRIu64 " %s%s", done, total, (const char *)ctx, done == total ? "\n" : "");
+    else
+        fprintf(stderr, "\r%" PRIu64 " %s", done, (const char *)ctx);
+    return true;
+}

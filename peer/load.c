@@ -1,0 +1,244 @@
+/* From a ledger into a state: gossip's checks decide what counts, the fold adds many segments at once. */
+#include "peer/engine.h"
+#include "peer/portable.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEGMENTS_PER_FOLD = 256 };
+
+enum err peer_folds_init(struct peer_folds *f, size_t n_max)
+{
+    ENSURE(n_max > 0);
+    struct peer_folds made = {.n_max = n_max};
+    made.folds = calloc(n_max, sizeof *made.folds);
+    made.codes = calloc(n_max, LIMIT_SEGMENT_COUNT);
+    made.counts = calloc(n_max, LIMIT_SEGMENT_COUNT);
+    if (!made.folds || !made.codes || !made.counts) {
+        peer_folds_release(&made);
+        return ERR_NOMEM;
+    }
+    *f = made;
+    return ERR_OK;
+}
+
+void peer_folds_release(struct peer_folds *f)
+{
+    free(f->folds);
+    free(f->codes);
+    free(f->counts);
+    memset(f, 0, sizeof *f);
+}
+
+bool peer_folds_full(const struct peer_folds *f)
+{
+    return f->n == f->n_max;
+}
+
+void peer_folds_put(struct peer_folds *f, const struct peer_manifest *m, const uint8_t machine[32],
+                    const struct net_segment *s, const uint8_t *counts, bool subtract)
+{
+    ENSURE(f->n < f->n_max);
+    ENSURE(s->count <= LIMIT_SEGMENT_COUNT);
+    int8_t *codes = f->codes + f->n * LIMIT_SEGMENT_COUNT;
+    uint8_t *mask = f->counts + f->n * LIMIT_SEGMENT_COUNT;
+    struct zo_fold *fold = &f->folds[f->n++];
+    *fold = (struct zo_fold){.first_seq = s->first_seq, .count = s->count, .step = s->step, .lag = s->lag,
+                             .codes = codes, .counts = mask, .subtract = subtract};
+    net_stream_key(fold->key, m->run_id, machine);
+    memcpy(codes, s->codes, s->count);
+    memcpy(mask, counts, s->count);
+    for (uint32_t i = 0; i < s->count; i++)
+        f->records += subtract ? (uint64_t)0 - (mask[i] != 0) : (uint64_t)(mask[i] != 0);
+}
+
+void peer_folds_add(struct peer_folds *f, const struct peer_manifest *m, const struct net_action *a)
+{
+    ENSURE(a->kind == NET_FOLD || a->kind == NET_UNFOLD);
+    peer_folds_put(f, m, a->machine, a->segment, a->counts, a->kind == NET_UNFOLD);
+}
+
+enum err peer_folds_flush(struct peer_folds *f, struct peer_engine *e)
+{
+    if (f->n == 0)
+        return ERR_OK;
+    TRY(zo_state_fold(e->state, f->folds, f->n, e->kernels, e->pool));
+    f->n = 0;
+    return zo_model_refresh(e->model, e->pool);
+}
+
+struct loading {
+    struct net_gossip *gossip;
+    const struct peer_manifest *manifest;
+    struct peer_engine *engine; /* NULL: count only */
+    struct peer_folds folds;
+    struct peer_loaded *out;
+    bool (*go_on)(void *, uint64_t, uint64_t);
+    void *ctx;
+    enum err failed;
+};
+
+/* Takes what gossip decided so far. */
+static bool take_actions(struct loading *l)
+{
+    struct net_action a;
+    while (net_gossip_action(l->gossip, &a)) {
+        if (a.kind != NET_FOLD && a.kind != NET_UNFOLD)
+            continue;
+        if (peer_folds_full(&l->folds)) {
+            if (!l->engine)
+                l->folds.n = 0;
+            else if ((l->failed = peer_folds_flush(&l->folds, l->engine)) != ERR_OK)
+                return false;
+        }
+        peer_folds_add(&l->folds, l->manifest, &a);
+    }
+    return true;
+}
+
+static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+{
+    (void)unix_ms;
+    struct loading *l = ctx;
+    if (net_gossip_load(l->gossip, machine, wire, n) == ERR_OK) {
+        l->out->segments++;
+        l->out->wire_bytes += n;
+    } else {
+        l->out->refused++;
+    }
+    if (l->go_on && l->out->segments % 64 == 0 && !l->go_on(l->ctx, l->out->segments, 0)) {
+        l->failed = ERR_CANCELLED;
+        return false;
+    }
+    return take_actions(l);
+}
+
+static bool load_control(void *ctx, const uint8_t *frame, size_t n)
+{
+    struct loading *l = ctx;
+    (void)!net_gossip_load_control(l->gossip, frame, n); /* twice on purpose: see engine.h; what is invalid stays out */
+    return take_actions(l);
+}
+
+static enum err loading_init(struct loading *l, struct net_gossip *g, const struct peer_manifest *m, struct peer_engine *e,
+                             struct peer_loaded *out)
+{
+    memset(l, 0, sizeof *l);
+    memset(out, 0, sizeof *out);
+    l->gossip = g;
+    l->manifest = m;
+    l->engine = e;
+    l->out = out;
+    return peer_folds_init(&l->folds, SEGMENTS_PER_FOLD);
+}
+
+static enum err loading_end(struct loading *l, enum err e, struct err_why *why)
+{
+    if (e == ERR_OK)
+        e = l->failed;
+    if (e == ERR_OK && l->engine)
+        e = peer_folds_flush(&l->folds, l->engine);
+    l->out->records = l->folds.records;
+    peer_folds_release(&l->folds);
+    if (e == ERR_OK && l->go_on)
+        (void)l->go_on(l->ctx, l->out->segments, l->out->segments);
+    if (e != ERR_OK && why && why->text[0] == '\0')
+        (void)err_set(why, e, "cannot fold the ledger: %s", err_str(e));
+    return e;
+}
+
+enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger, const struct peer_manifest *m,
+                          struct peer_engine *engine, bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
+                          struct peer_loaded *out, struct err_why *why)
+{
+    struct loading l;
+    TRY(loading_init(&l, g, m, engine, out));
+    l.go_on = go_on;
+    l.ctx = ctx;
+    enum err e = net_ledger_each_control(ledger, load_control, &l);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = net_ledger_each(ledger, load_segment, &l);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = net_ledger_each_control(ledger, load_control, &l);
+    return loading_end(&l, e, why);
+}
+
+enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m, struct peer_engine *engine,
+                            bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx, struct peer_loaded *out,
+                            struct err_why *why)
+{
+    char *text = NULL;
+    size_t n = 0;
+    uint8_t run_id[32];
+    struct err_why inner = {{0}};
+    struct loading l;
+    TRY(peer_read_file(&text, &n, path, (size_t)1 << 36, why));
+    enum err e = loading_init(&l, g, m, engine, out);
+    l.go_on = go_on;
+    l.ctx = ctx;
+    const struct peer_rows controls = {NULL, load_control, &l}, segments = {load_segment, NULL, &l};
+    if (e == ERR_OK)
+        e = peer_portable_parse((const uint8_t *)text, n, run_id, &(struct peer_rows){0}, &inner);
+    if (e == ERR_OK && memcmp(run_id, m->run_id, sizeof run_id) != 0)
+        e = err_set(&inner, ERR_FORMAT, "it belongs to another run than the manifest");
+    if (e == ERR_OK)
+        e = peer_portable_parse((const uint8_t *)text, n, run_id, &controls, &inner);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = peer_portable_parse((const uint8_t *)text, n, run_id, &segments, &inner);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = peer_portable_parse((const uint8_t *)text, n, run_id, &controls, &inner);
+    if (e != ERR_OK && inner.text[0])
+        (void)err_set(why, e, "%.200s: %.500s", path, inner.text);
+    free(text);
+    return loading_end(&l, e, why);
+}
+
+static enum err state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
+                           const struct peer_engine_options *o, struct err_why *why)
+{
+    char saved[PEER_PATH_BYTES], path[PEER_PATH_BYTES];
+    struct net_identity self = {0};
+    bool fresh = false;
+    TRY(peer_home_manifest(h, &s->manifest, why));
+    if (e) {
+        struct peer_engine_options with = *o;
+        peer_home_get(h, "model", saved);
+        if (!with.model_dir)
+            with.model_dir = saved;
+        if (with.model_dir[0] == '\0')
+            return err_set(why, ERR_NOTFOUND, "the home %s does not say where its base model is: give --model DIR", h->dir);
+        TRY(peer_engine_open(e, &s->manifest, &with, why));
+    }
+    TRY(peer_home_identity(h, &self, false, NULL, why));
+    enum err code = net_gossip_new(&s->gossip, &s->manifest.net, self.id, 0);
+    if (code != ERR_OK)
+        code = err_set(why, code, "cannot load the run: %s", err_str(code));
+    else
+        code = net_ledger_open(&s->ledger, peer_home_path(h, "ledger.db", path), s->manifest.run_id, self.id, true, &fresh,
+                               why);
+    net_identity_release(&self);
+    TRY(code);
+    return peer_load_ledger(s->gossip, s->ledger, &s->manifest, e, e ? peer_progress : NULL, "segments", &s->loaded, why);
+}
+
+enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
+                              const struct peer_engine_options *o, struct err_why *why)
+{
+    if (e)
+        memset(e, 0, sizeof *e);
+    memset(s, 0, sizeof *s); /* filled in place: the engine points at its manifest */
+    const enum err code = state_open(s, h, e, o, why);
+    if (code == ERR_OK)
+        return ERR_OK;
+    if (e)
+        peer_engine_close(e);
+    peer_home_state_close(s);
+    return code;
+}
+
+void peer_home_state_close(struct peer_home_state *s)
+{
+    net_ledger_close(s->ledger);
+    net_gossip_free(s->gossip);
+    peer_manifest_free(&s->manifest);
+    memset(s, 0, sizeof *s);
+}
