@@ -91,7 +91,7 @@ NODISCARD enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *l, 
                                     struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
                                     void *ctx, struct peer_loaded *out, struct err_why *why);
 
-/* The same from an exported ledger (peer/portable.h).  ERR_FORMAT: damaged, or of another run. */
+/* The same from an exported ledger (net/ledger.h).  ERR_FORMAT: damaged, or of another run. */
 NODISCARD enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m,
                                       struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
                                       void *ctx, struct peer_loaded *out, struct err_why *why);

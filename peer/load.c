@@ -1,6 +1,5 @@
 /* From a ledger into a state: gossip's checks decide what counts, the fold adds many segments at once. */
 #include "peer/engine.h"
-#include "peer/portable.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,29 +165,15 @@ enum err peer_load_portable(struct net_gossip *g, const char *path, const struct
                             bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx, struct peer_loaded *out,
                             struct err_why *why)
 {
-    char *text = NULL;
-    size_t n = 0;
-    uint8_t run_id[32];
-    struct err_why inner = {{0}};
     struct loading l;
-    TRY(peer_read_file(&text, &n, path, (size_t)1 << 36, why));
-    enum err e = loading_init(&l, g, m, engine, out);
+    TRY(loading_init(&l, g, m, engine, out));
     l.go_on = go_on;
     l.ctx = ctx;
-    const struct peer_rows controls = {NULL, load_control, &l}, segments = {load_segment, NULL, &l};
-    if (e == ERR_OK)
-        e = peer_portable_parse((const uint8_t *)text, n, run_id, &(struct peer_rows){0}, &inner);
-    if (e == ERR_OK && memcmp(run_id, m->run_id, sizeof run_id) != 0)
-        e = err_set(&inner, ERR_FORMAT, "it belongs to another run than the manifest");
-    if (e == ERR_OK)
-        e = peer_portable_parse((const uint8_t *)text, n, run_id, &controls, &inner);
+    enum err e = net_ledger_import(path, m->run_id, NULL, NULL, load_control, &l, why);
     if (e == ERR_OK && l.failed == ERR_OK)
-        e = peer_portable_parse((const uint8_t *)text, n, run_id, &segments, &inner);
+        e = net_ledger_import(path, m->run_id, NULL, load_segment, load_control, &l, why);
     if (e == ERR_OK && l.failed == ERR_OK)
-        e = peer_portable_parse((const uint8_t *)text, n, run_id, &controls, &inner);
-    if (e != ERR_OK && inner.text[0])
-        (void)err_set(why, e, "%.200s: %.500s", path, inner.text);
-    free(text);
+        e = net_ledger_import(path, m->run_id, NULL, NULL, load_control, &l, why);
     return loading_end(&l, e, why);
 }
 
