@@ -52,7 +52,7 @@ enum {
     LIMIT_LINK_DROPS = 20000,           /* frames dropped over that rate before the link is closed */
     LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
 };
-_Static_assert(LIMIT_LINK_RATE * 2 <= LIMIT_LINK_QUEUE_BYTES * 2, "a burst of answers fits the queue, or is told to wait");
+_Static_assert(LIMIT_PULL_BYTES * 8 <= LIMIT_LINK_QUEUE_BYTES, "several answers wait on one link");
 _Static_assert(LIMIT_PING_MS * 3 < LIMIT_SILENCE_MS, "a dead link was asked at least twice");
 /* Ledger and address book (net/ledger.c, net/book.c). */
 enum {
