@@ -41,7 +41,8 @@ struct zo_tile {
     void *scratch; /* zo_kernels.tile_scratch bytes, 64-byte aligned */
 };
 
-/* u or w of a digest, in 21-bit limbs: x = l0 + 2^21 l1 + 2^42 l2. */
+/* u or w of a digest, in 21-bit limbs: entry i is l[0][i] + 2^21 l[1][i] + 2^42 l[2][i].  Kernels take the address
+ * of an entry's first limb; the others follow at ZO_LIMBS and 2 ZO_LIMBS words. */
 struct zo_limbs {
     uint32_t l[3][ZO_LIMBS];
 };
@@ -74,9 +75,9 @@ struct zo_kernels {
     void (*apply64)(uint64_t *m, const int32_t *acc, size_t n, uint64_t coef);
 
     /* sum of m_i x_i mod p, n <= ZO_LIMBS. */
-    uint64_t (*dot32)(const int32_t *m, const struct zo_limbs *x, size_t n);
+    uint64_t (*dot32)(const int32_t *m, const uint32_t *x, size_t n);
     /* sum of +-x_i mod p, signs from the bits of words. */
-    uint64_t (*dot_signs)(const uint32_t *words, const struct zo_limbs *x, size_t n);
+    uint64_t (*dot_signs)(const uint32_t *words, const uint32_t *x, size_t n);
 };
 
 extern const struct zo_kernels zo_kernels_ref;

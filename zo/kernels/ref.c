@@ -116,21 +116,21 @@ static void ref_fold_gauss(int32_t *acc, const struct zo_records *r, size_t firs
     }
 }
 
-static uint64_t ref_dot32(const int32_t *m, const struct zo_limbs *x, size_t n)
+static uint64_t ref_dot32(const int32_t *m, const uint32_t *x, size_t n)
 {
     int64_t s[3] = {0, 0, 0};
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < 3; j++)
-            s[j] += (int64_t)m[i] * x->l[j][i];
+            s[j] += (int64_t)m[i] * x[j * ZO_LIMBS + i];
     return zo_join_limbs(s[0], s[1], s[2]);
 }
 
-static uint64_t ref_dot_signs(const uint32_t *words, const struct zo_limbs *x, size_t n)
+static uint64_t ref_dot_signs(const uint32_t *words, const uint32_t *x, size_t n)
 {
     int64_t s[3] = {0, 0, 0};
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < 3; j++)
-            s[j] += bit(words, i) ? (int64_t)x->l[j][i] : -(int64_t)x->l[j][i];
+            s[j] += bit(words, i) ? (int64_t)x[j * ZO_LIMBS + i] : -(int64_t)x[j * ZO_LIMBS + i];
     return zo_join_limbs(s[0], s[1], s[2]);
 }
 

@@ -47,7 +47,12 @@ uint64_t zo_lambda(const struct zo_rules *r, uint64_t step);         /* SPEC 4: 
 uint64_t zo_weight(uint64_t n0, uint64_t lag);                       /* W, 32-bit fixed point */
 uint64_t zo_coef(uint64_t lambda, uint64_t weight, uint32_t e);      /* L before the energy bound */
 
-/* L after the energy bound of SPEC 4.  codes [count], void = -128.  Not applied when r->unit != 0. */
+/* The energy bound of SPEC 4 as a factor in 1/65536 (ZO_ENERGY_ONE: none), the same for all tensors of the segment.
+ * codes [count], cut or not; void = -128.  No bound when r->unit != 0. */
+#define ZO_ENERGY_ONE 65536u
+uint32_t zo_energy_factor(const struct zo_rules *r, const int8_t *codes, size_t count);
+uint64_t zo_coef_scaled(uint64_t coef, uint32_t factor); /* (coef * factor) >> 16 */
+/* Both in one: L after the bound. */
 uint64_t zo_coef_bounded(const struct zo_rules *r, uint64_t coef, const int8_t *codes, size_t count);
 
 /* Example of a public data set of n examples that record seq of this key measures: SPEC 2, domain data. */

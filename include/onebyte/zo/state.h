@@ -53,12 +53,33 @@ NODISCARD enum err zo_state_fold(struct zo_state *s, const struct zo_fold *folds
 
 /* Digest recomputed from memory, mod p = 2^61 - 1. */
 uint64_t zo_state_digest(const struct zo_state *s, const struct zo_kernels *k, struct zo_pool *pool);
-/* What these folds add to the digest (rank-1: from the factors; other kinds: by the dense sum); mod p. */
+/* What these folds add to the digest (rank-1: from the factors; other kinds: by the dense sum); mod p.
+ * ZO_DIGEST_UNKNOWN, which no residue equals, if memory is short. */
+#define ZO_DIGEST_UNKNOWN UINT64_MAX
 uint64_t zo_state_digest_delta(const struct zo_state *s, const struct zo_fold *folds, size_t n,
                                struct zo_pool *pool);
 
 /* First tensor with |m| >= 2^(bits-2), or -1: the peer then stops contributing, not folding. */
 int64_t zo_state_headroom(const struct zo_state *s, struct zo_pool *pool);
+/* First tensor with |m| >= 2^below32 (32-bit ones) or 2^below64 (64-bit ones), or -1. */
+int64_t zo_state_above(const struct zo_state *s, uint32_t below32, uint32_t below64, struct zo_pool *pool);
+
+/* Freivalds' check of a state that a stranger sent (DESIGN 3 "Trustless snapshots"), without folding it:
+ *
+ *     u^T M w  =  u^T M0 w  -  sum v L (z^T u)(w)        per tensor, mod p = 2^61 - 1
+ *
+ * with u, w drawn from `key`.  The key must be secret and random, drawn after the last byte of M was written
+ * down; then a wrong M passes with probability at most 2/p per tensor.  The joiner: probes its base M0, sets the
+ * received bytes into the same state, and proves them.  For rank-1 matrices this costs m + n per record
+ * instead of m n; vectors and dense kinds cost as much as folding them. */
+void zo_state_probe(const struct zo_state *s, uint64_t *probes /* [n_tensors] */, const uint32_t key[2],
+                    const struct zo_kernels *k, struct zo_pool *pool);
+/* ERR_OK: s is base + folds (base_probes [n_tensors] of the base, same key).  ERR_RANGE: an entry is outside the
+ * headroom (32-bit) or >= 2^60 (64-bit), where residues would not be unique.  ERR_PROTO: it is not.
+ * *tensor (may be NULL): the first tensor at fault.  On any failure fold from the base instead. */
+NODISCARD enum err zo_state_prove(const struct zo_state *s, const uint64_t *base_probes, const uint32_t key[2],
+                                  const struct zo_fold *folds, size_t n, uint32_t *tensor,
+                                  const struct zo_kernels *k, struct zo_pool *pool);
 
 uint64_t zo_state_bytes(const struct zo_state *s);                                /* size of the state bytes, SPEC 7 */
 void zo_state_get_bytes(const struct zo_state *s, uint64_t at, uint8_t *out, size_t n);
