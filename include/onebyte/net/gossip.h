@@ -120,6 +120,8 @@ bool net_gossip_action(struct net_gossip *g, struct net_action *a); /* next acti
 #define NET_ALL UINT64_MAX
 size_t net_gossip_frontier(const struct net_gossip *g, uint64_t round, struct net_frontier_entry *out, size_t n_max); /* how many there are */
 void net_gossip_frontier_digest(const struct net_gossip *g, uint64_t round, uint8_t out[32]); /* BLAKE2b of the frontier bytes */
+/* The same of entries the caller has: BLAKE2b over SPEC 7's bytes of e [n], in this order. */
+void net_frontier_digest(const struct net_frontier_entry *e, size_t n, uint8_t out[32]);
 void net_gossip_clock(const struct net_gossip *g, struct net_clock *out);
 /* (count, head id, cut) of a machine; false: unknown */
 bool net_gossip_feed(const struct net_gossip *g, const uint8_t machine[32], struct net_frontier_entry *out);
@@ -139,12 +141,12 @@ size_t net_gossip_checkpoint(const struct net_gossip *g, const uint8_t **frame);
 void net_gossip_agreement(const struct net_gossip *g, size_t *agree, size_t *links);
 void net_gossip_count(const struct net_gossip *g, struct net_gossip_counters *out);
 
-/* Simulator only: machines of one process share equal bytes, and verify them once.  Set before any load or frame. */
+/* Simulator only: machines of one process share equal segments, and verify them once.  Set before any load or frame. */
 struct net_intern {
     void *ctx;
-    /* Bytes equal to wire [n] that some machine added under id, one reference more; NULL: none, verify then add. */
+    /* The bytes id [32], wire [n] that some machine of this process added, one reference more; NULL: none: verify, then add. */
     const uint8_t *(*find)(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n);
-    const uint8_t *(*add)(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n); /* a copy, one reference */
+    const uint8_t *(*add)(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n); /* NULL: out of memory */
     void (*drop)(void *ctx, const uint8_t *bytes);
 };
 void net_gossip_set_intern(struct net_gossip *g, const struct net_intern *intern);

@@ -26,6 +26,13 @@ struct net_part {
     size_t n;
 };
 void net_hash(uint8_t out[32], const struct net_part *parts, size_t n);
+/* The same piece by piece: start, more .., end. */
+struct net_hash_state {
+    _Alignas(64) uint8_t opaque[512];
+};
+void net_hash_start(struct net_hash_state *h);
+void net_hash_more(struct net_hash_state *h, const void *p, size_t n);
+void net_hash_end(struct net_hash_state *h, uint8_t out[32]);
 /* Signs / checks the concatenation: the first part is the tag "onebyte/1 <kind>\0". */
 void net_sign(uint8_t sig[64], const struct net_identity *i, const struct net_part *parts, size_t n);
 NODISCARD enum err net_verify(const uint8_t sig[64], const uint8_t id[32], const struct net_part *parts, size_t n);

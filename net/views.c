@@ -1,0 +1,85 @@
+/* Read-only views of the gossip machine. */
+#include "core.h"
+
+void net_gossip_clock(const struct net_gossip *g, struct net_clock *out)
+{
+    out->hi = (uint64_t)(g->clock >> 64);
+    out->lo = (uint64_t)g->clock;
+    out->step = net_clock_step(g->clock, g->rules.n0);
+}
+
+bool net_gossip_feed(const struct net_gossip *g, const uint8_t machine[32], struct net_frontier_entry *out)
+{
+    const struct net_feed *f = net_table_find(g, machine, NULL);
+    if (f)
+        net_feed_entry(f, out);
+    return f != NULL;
+}
+
+bool net_gossip_feed_at(const struct net_gossip *g, size_t i, struct net_feed_view *out)
+{
+    if (i >= g->n_feeds)
+        return false;
+    const struct net_feed *f = g->feeds[g->sorted[i]];
+    *out = (struct net_feed_view){.weight = f->weight, .segments = f->n, .last_step = net_feed_step_at(f, f->n)};
+    net_feed_entry(f, &out->entry);
+    if (f->n > 0)
+        out->last_loss_f16 = (uint16_t)bytes_get_le(net_feed_wire(f, f->n - 1) + 20, 2);
+    return true;
+}
+
+bool net_gossip_segment(const struct net_gossip *g, const uint8_t machine[32], size_t i, struct net_segment *out,
+                        uint8_t id[32], uint8_t counts[LIMIT_SEGMENT_COUNT])
+{
+    const struct net_feed *f = net_table_find(g, machine, NULL);
+    if (!f || i >= f->n)
+        return false;
+    (void)net_feed_get(f, (uint32_t)i, &g->rules, f->cut, out, counts);
+    memcpy(id, net_feed_id(f, (uint32_t)i), 32);
+    return true;
+}
+
+bool net_gossip_would_count(const struct net_gossip *g, uint32_t count, uint32_t step, uint32_t lag)
+{
+    const struct net_feed *f = net_table_find(g, g->self, NULL);
+    const uint64_t w = net_weight(g->rules.n0, lag);
+    return net_count_room(&g->rules, step, w, f ? f->weight : 0) >= count;
+}
+
+const char *net_gossip_own_closed(const struct net_gossip *g)
+{
+    const struct net_feed *f = net_table_find(g, g->self, NULL);
+    if (!net_gossip_admitted(g, g->self))
+        return "not admitted";
+    if (!f)
+        return g->n_feeds >= LIMIT_FEEDS ? "table" : NULL;
+    if (net_feed_end(f) >= f->cut)
+        return "cut";
+    if (g->rules.records_max - net_feed_end(f) < g->rules.k)
+        return "full";
+    if (g->n_feeds >= LIMIT_FEEDS || g->bytes_held + NET_SEGMENT_BYTES_MAX > LIMIT_GOSSIP_BYTES)
+        return "table";
+    return NULL;
+}
+
+size_t net_gossip_checkpoint(const struct net_gossip *g, const uint8_t **frame)
+{
+    *frame = g->checkpoint_frame;
+    return g->has_checkpoint ? g->checkpoint_bytes : 0;
+}
+
+void net_gossip_agreement(const struct net_gossip *g, size_t *agree, size_t *links)
+{
+    *agree = 0;
+    *links = g->n_links;
+    for (uint32_t i = 0; i < g->n_links; i++) {
+        const struct net_tree *t = &g->tree;
+        const bool clean = !(t->dirty[0] | t->dirty[1] | t->dirty[2] | t->dirty[3]);
+        *agree += clean && g->links[i]->equal && memcmp(g->links[i]->root, t->root, NET_TREE_BYTES) == 0;
+    }
+}
+
+void net_gossip_count(const struct net_gossip *g, struct net_gossip_counters *out)
+{
+    *out = g->count;
+}
