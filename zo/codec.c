@@ -73,8 +73,9 @@ static double root_mean_square(const struct zo_codec *c, const double *g, size_t
 void zo_codec_seal(struct zo_codec *c, const struct zo_rules *rules, const double *g, size_t n, int8_t *codes,
                    uint16_t *r_f16)
 {
-    const uint16_t r_sent = zo_f16_from_double(root_mean_square(c, g, n));
-    const double r = rules->unit != 0 ? ldexp((double)rules->unit, -24) : zo_f16_to_double(r_sent);
+    const double unit = ldexp((double)rules->unit, -24); /* 0: none */
+    const uint16_t r_sent = zo_f16_from_double(unit > 0 ? unit : root_mean_square(c, g, n));
+    const double r = unit > 0 ? unit : zo_f16_to_double(r_sent);
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(g[i])) {
             codes[i] = ZO_CODE_VOID;
