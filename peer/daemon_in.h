@@ -1,0 +1,146 @@
+/* peer/daemon_in.h -- the net actor's insides, shared by peer/daemon*.c only. */
+#ifndef PEER_DAEMON_IN_H
+#define PEER_DAEMON_IN_H
+#include "peer/compute.h"
+#include "peer/control.h"
+#include "peer/daemon.h"
+#include "peer/pipe.h"
+#include <onebyte/net/book.h>
+#include <onebyte/net/gossip.h>
+#include <onebyte/net/ledger.h>
+#include <onebyte/net/transport.h>
+
+enum {
+    DAEMON_ASKS = PEER_CONTROL_CLIENTS, /* status requests waiting for a fresh digest */
+    DAEMON_OUTGOING_MIN = 3,            /* links we try to have by dialling, beyond --connect */
+    DAEMON_SYNC_MACHINES = 4096,        /* machines a sync round can wait for */
+    DAEMON_SYNC_TOTALS = 64,            /* rounds whose records are counted */
+};
+#define DAEMON_PIPE_BYTES ((size_t)64 << 20) /* waiting for the compute actor: then the network waits too */
+#define NS UINT64_C(1000000000)
+
+struct link {
+    uint32_t id;
+    uint8_t machine[32];
+    bool outgoing;
+    char address[128];
+};
+
+struct dial { /* an address the transport keeps dialling */
+    char address[128];
+    bool asked; /* named by --connect or an invite: never given up */
+    bool linked;
+    uint64_t since_ns;
+};
+
+struct round_machine { /* sync: a machine whose segments are waited for */
+    uint8_t id[32];
+    uint64_t last_step, heard_round; /* of its newest segment; the round in which it came */
+    uint64_t misses, skip_until;     /* in a row; not waited for before that round */
+};
+
+struct round_total {
+    uint64_t step, records;
+};
+
+struct held_fold { /* sync: a fold of a later round */
+    struct held_fold *next;
+    uint64_t step;
+    struct peer_msg_fold *msg;
+};
+
+struct daemon {
+    struct peer_daemon_options o;
+    const struct peer_manifest *m;
+    struct net_identity self;
+    struct net_ledger *ledger;
+    struct net_gossip *gossip;
+    struct net_transport *transport; /* NULL while the ledger is loaded */
+    struct peer_control *control;
+    struct peer_pipe *to_compute, *from_compute;
+    struct peer_compute *compute;
+    int signals;
+    uint64_t started_ns;
+
+    struct link links[LIMIT_LINKS];
+    size_t n_links;
+    struct dial dials[LIMIT_DIALS];
+    size_t n_dials;
+    struct net_book *book;
+    uint64_t redial_ns, told_ns;
+
+    /* marks */
+    bool dirty;               /* something changed since the last mark */
+    uint64_t marked_ns, changed_ns;
+    const char *hold_marked;  /* what the last mark said */
+    uint64_t step_marked;
+
+    /* own feed */
+    bool asking;              /* at start: neighbours may know more of our feed than we do */
+    bool new_key;             /* never seal again */
+    bool paused, disk_failed;
+    uint64_t paused_until_ns, disk_retry_ns;
+    bool own_stored;          /* the segment being sent was stored before gossip saw it */
+    uint64_t own_sealed;      /* segments, this process */
+    bool sealed_marked;       /* the home remembers that this key has sealed */
+    uint64_t sealed_lost;     /* refused when they came: held, finished */
+
+    /* sync rounds */
+    uint64_t round, round_began_ns, round_sealed, totals_prev;
+    struct round_machine *machines; /* [n_machines] */
+    size_t n_machines;
+    struct round_total totals[DAEMON_SYNC_TOTALS]; /* at step % DAEMON_SYNC_TOTALS */
+    struct held_fold *held, **held_tail;
+
+    /* figures */
+    struct peer_figures figures;
+    bool figures_known;
+    struct { uint64_t client, until_ns; } asks[DAEMON_ASKS];
+    size_t n_asks;
+    uint64_t records_foreign, records_own, ledger_errors, send_failures, wire_bytes, wire_records;
+    uint64_t saved_ns;
+
+    /* the end */
+    bool finishing;
+    uint64_t finish_ns, drained_ns;
+    bool quit;
+    enum peer_daemon_end end;
+    struct err_why why;
+};
+
+uint64_t daemon_progress(const struct daemon *d); /* the clock's step, or the round: done at the manifest's steps */
+uint64_t daemon_now(void);      /* CLOCK_MONOTONIC, ns */
+int64_t daemon_unix_ms(void);
+
+/* daemon_net.c */
+void daemon_event(struct daemon *d, const struct net_event *e);
+void daemon_actions(struct daemon *d); /* carries out everything gossip wants */
+void daemon_dial(struct daemon *d, const char *address, bool asked);
+void daemon_addresses_load(struct daemon *d);
+void daemon_addresses_save(struct daemon *d);
+void daemon_redial(struct daemon *d); /* now and then: keep enough links */
+struct link *daemon_link(struct daemon *d, uint32_t id);
+
+/* daemon_feed.c */
+void daemon_fold(struct daemon *d, const struct net_action *a);
+void daemon_sealed(struct daemon *d, const struct peer_msg_sealed *s);
+void daemon_feed_send(struct daemon *d, bool sealed);
+void daemon_own_behind(struct daemon *d, const struct net_action *a);
+void daemon_new_key(struct daemon *d, const char *reason); /* the present key never seals again: ends the loop */
+void daemon_mark(struct daemon *d, bool force);
+const char *daemon_hold(struct daemon *d); /* why nothing may be measured; NULL: go on */
+void daemon_finish(struct daemon *d);      /* at the last step: drain, then quit */
+
+/* daemon_round.c */
+void daemon_round_start(struct daemon *d); /* after the ledger was loaded */
+void daemon_round_heard(struct daemon *d, const struct net_action *stored);
+bool daemon_round_hold_fold(struct daemon *d, uint64_t step, struct peer_msg_fold *m); /* true: taken */
+void daemon_round_tick(struct daemon *d);
+void daemon_round_free(struct daemon *d);
+
+/* daemon_status.c */
+json_t *daemon_status(const struct daemon *d);
+void daemon_request(struct daemon *d, json_t *request, uint64_t client);
+void daemon_answer_asks(struct daemon *d, bool fresh); /* fresh: all; else those that waited long enough */
+void daemon_status_save(struct daemon *d);
+#endif
