@@ -8,8 +8,8 @@ B := build/$(MODE)
 MAKEFLAGS += --no-builtin-rules
 
 DEBS := gcc make pkg-config libsodium-dev libzmq3-dev libopenblas-dev libcmocka-dev libsqlite3-dev libjansson-dev \
-        libpcre2-dev libncurses-dev libmicrohttpd-dev python3
-LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 ncursesw
+        libpcre2-dev libutf8proc-dev libncurses-dev libmicrohttpd-dev python3
+LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 libutf8proc ncursesw
 cflags-release := -O2 -g
 cflags-asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 cflags-tsan := -O1 -g -fsanitize=thread
@@ -41,6 +41,9 @@ benches: $(BENCHES)
 # ISA flags on single files only; the table in zo/kernels/kernels.c decides at run time.
 $(B)/zo/kernels/avx2.o: ISA := -mavx2 -mfma
 $(B)/zo/kernels/avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma
+$(B)/zo/model/ops_ref.o: ISA := -O3 -fopenmp-simd
+$(B)/zo/model/ops_avx2.o: ISA := -O3 -fopenmp-simd -mavx2 -mfma
+$(B)/zo/model/ops_avx512.o: ISA := -O3 -fopenmp-simd -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
