@@ -103,8 +103,10 @@ struct peer_home_state {
     struct net_ledger *ledger;
     struct net_gossip *gossip;
     struct peer_loaded loaded;
+    char model_dir[PEER_PATH_BYTES]; /* where the base model was found; "" without an engine */
 };
-/* *s must not move while e is open.  On error both are closed.  model_dir NULL: the path saved in the home.  e NULL: frontier, clock and counts only, no model is opened. */
+/* *s must not move while e is open.  On error both are closed.  model_dir NULL: the path saved in the home.
+ * e NULL: frontier, clock and counts only, no model is opened. */
 NODISCARD enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
                                         const struct peer_engine_options *o, struct err_why *why);
 void peer_home_state_close(struct peer_home_state *s);

@@ -180,36 +180,60 @@ enum err peer_home_adopt(const struct peer_home *h, const struct peer_manifest *
     return peer_manifest_save(m, path, why);
 }
 
-static json_t *settings_load(const struct peer_home *h)
+static json_t *texts_load(const char *path)
 {
-    char path[PEER_PATH_BYTES];
-    json_t *o = json_load_file(peer_home_path(h, "settings.json", path), 0, NULL);
+    json_t *o = json_load_file(path, 0, NULL);
     if (json_is_object(o))
         return o;
     json_decref(o);
     return json_object(); /* missing or damaged: these are conveniences, the next set writes it anew */
 }
 
-void peer_home_get(const struct peer_home *h, const char *key, char out[PEER_PATH_BYTES])
+static void texts_get(const char *path, const char *key, char out[PEER_PATH_BYTES])
 {
-    json_t *o = settings_load(h);
+    json_t *o = texts_load(path);
     const char *v = json_string_value(json_object_get(o, key));
     const bool fits = v && strlen(v) < PEER_PATH_BYTES;
     (void)snprintf(out, PEER_PATH_BYTES, "%s", fits ? v : "");
     json_decref(o);
 }
 
-enum err peer_home_set(const struct peer_home *h, const char *key, const char *value, struct err_why *why)
+static enum err texts_set(const char *path, unsigned mode, const char *key, const char *value, struct err_why *why)
 {
-    char path[PEER_PATH_BYTES];
-    json_t *o = settings_load(h);
+    json_t *o = texts_load(path);
     char *text = NULL;
     if (!o || json_object_set_new(o, key, json_string(value)) != 0 || !(text = json_dumps(o, JSON_INDENT(1)))) {
         json_decref(o);
         return err_set(why, ERR_NOMEM, "cannot save the setting %s", key);
     }
-    const enum err e = peer_write_file(peer_home_path(h, "settings.json", path), text, strlen(text), 0600, why);
+    const enum err e = peer_write_file(path, text, strlen(text), mode, why);
     free(text);
     json_decref(o);
     return e;
+}
+
+void peer_home_get(const struct peer_home *h, const char *key, char out[PEER_PATH_BYTES])
+{
+    char path[PEER_PATH_BYTES];
+    texts_get(peer_home_path(h, "settings.json", path), key, out);
+}
+
+enum err peer_home_set(const struct peer_home *h, const char *key, const char *value, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES];
+    return texts_set(peer_home_path(h, "settings.json", path), 0600, key, value, why);
+}
+
+void peer_paths_get(const char *manifest_path, const char *key, char out[PEER_PATH_BYTES])
+{
+    char path[PEER_PATH_BYTES + 8];
+    (void)snprintf(path, sizeof path, "%s.paths", manifest_path);
+    texts_get(path, key, out);
+}
+
+enum err peer_paths_set(const char *manifest_path, const char *key, const char *value, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES + 8];
+    (void)snprintf(path, sizeof path, "%s.paths", manifest_path);
+    return texts_set(path, 0644, key, value, why);
 }

@@ -42,6 +42,11 @@ NODISCARD enum err peer_home_adopt(const struct peer_home *h, const struct peer_
 /* settings.json: text values by key ("model", "data", "eval_data", "listen", ...).  get: "" if there is none. */
 void peer_home_get(const struct peer_home *h, const char *key, char out[PEER_PATH_BYTES]);
 NODISCARD enum err peer_home_set(const struct peer_home *h, const char *key, const char *value, struct err_why *why);
+/* MANIFEST.paths: where `init` found the model ("model") and data ("data", "eval_data") on this machine, so that
+ * `run MANIFEST` here needs no --model.  Unsigned, local, optional.  get: "" if there is none. */
+void peer_paths_get(const char *manifest_path, const char *key, char out[PEER_PATH_BYTES]);
+NODISCARD enum err peer_paths_set(const char *manifest_path, const char *key, const char *value, struct err_why *why);
+
 /* Absolute form of a path the user gave, for settings.json. */
 NODISCARD enum err peer_absolute(char out[PEER_PATH_BYTES], const char *path, struct err_why *why);
 #endif

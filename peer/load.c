@@ -180,16 +180,18 @@ enum err peer_load_portable(struct net_gossip *g, const char *path, const struct
 static enum err state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
                            const struct peer_engine_options *o, struct err_why *why)
 {
-    char saved[PEER_PATH_BYTES], path[PEER_PATH_BYTES];
+    char path[PEER_PATH_BYTES];
     struct net_identity self = {0};
     bool fresh = false;
     TRY(peer_home_manifest(h, &s->manifest, why));
     if (e) {
         struct peer_engine_options with = *o;
-        peer_home_get(h, "model", saved);
-        if (!with.model_dir)
-            with.model_dir = saved;
-        if (with.model_dir[0] == '\0')
+        if (with.model_dir)
+            (void)snprintf(s->model_dir, sizeof s->model_dir, "%s", with.model_dir);
+        else
+            peer_home_get(h, "model", s->model_dir);
+        with.model_dir = s->model_dir;
+        if (s->model_dir[0] == '\0')
             return err_set(why, ERR_NOTFOUND, "the home %s does not say where its base model is: give --model DIR", h->dir);
         TRY(peer_engine_open(e, &s->manifest, &with, why));
     }

@@ -1,0 +1,127 @@
+#include "peer/flags.h"
+#include "peer/json_out.h"
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+struct values {
+    struct peer_common common;
+    struct peer_flags flags;
+    const char *data;
+    uint64_t max, batch;
+};
+
+/* What is evaluated: a model folder as it is, or a home's base model with its ledger folded in. */
+struct subject {
+    struct peer_engine engine;
+    struct peer_home_state state;
+    bool home;
+    char data[PEER_PATH_BYTES];
+};
+
+static enum err subject_open(struct subject *s, const struct values *v, struct err_why *why)
+{
+    char verified[PEER_PATH_BYTES];
+    struct peer_home home;
+    memset(s, 0, sizeof *s);
+    (void)snprintf(s->data, sizeof s->data, "%s", v->data ? v->data : "");
+    s->home = v->common.home || !v->flags.model;
+    if (!s->home) {
+        const struct peer_engine_options o = peer_flags_engine(&v->flags, NULL, NULL);
+        if (!v->data)
+            return err_set(why, ERR_RANGE, "eval --model needs --data FILE");
+        return peer_engine_open(&s->engine, NULL, &o, why);
+    }
+    TRY(peer_home_open(&home, v->common.home, false, why));
+    if (!v->data)
+        peer_home_get(&home, "eval_data", s->data);
+    if (s->data[0] == '\0')
+        return err_set(why, ERR_RANGE, "eval needs --data FILE: the home names no evaluation data");
+    const struct peer_engine_options o = peer_flags_engine(&v->flags, &home, verified);
+    return peer_home_state_open(&s->state, &home, &s->engine, &o, why);
+}
+
+static int print_json(const struct subject *s, const struct peer_eval *r)
+{
+    json_t *o = json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "loss_token_mean",
+                          peer_json_real(r->loss_token_mean), "loss_example_mean", peer_json_real(r->loss_example_mean),
+                          "tokens", (json_int_t)r->tokens, "examples", (json_int_t)r->examples, "accuracy",
+                          peer_json_real(r->accuracy), "correct", (json_int_t)r->correct, "cut_tokens",
+                          (json_int_t)r->cut_tokens, "cut_examples", (json_int_t)r->cut_examples, "nonfinite",
+                          (json_int_t)r->nonfinite, "perplexity", peer_json_real(exp(r->loss_token_mean)));
+    if (o && s->home) {
+        struct net_clock clock;
+        char digest[17];
+        net_gossip_clock(s->state.gossip, &clock);
+        peer_engine_digest(&s->engine, digest);
+        (void)json_object_set_new(o, "run_id", peer_json_hex(s->state.manifest.run_id, 32));
+        (void)json_object_set_new(o, "step", json_integer((json_int_t)clock.step));
+        (void)json_object_set_new(o, "records", json_integer((json_int_t)s->state.loaded.records));
+        (void)json_object_set_new(o, "digest", json_string(digest));
+    }
+    return peer_json_print(o);
+}
+
+static int print_text(const struct peer_eval *r)
+{
+    printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64 " examples\n", r->loss_token_mean,
+           r->tokens, r->loss_example_mean, r->examples);
+    if (r->choices)
+        printf("accuracy  %.2f %% (%" PRIu64 " of %" PRIu64 ")\n", 100 * r->accuracy, r->correct, r->choices);
+    else
+        printf("accuracy  none: the data has no choices\n");
+    if (r->cut_examples)
+        printf("cut       %" PRIu64 " tokens of %" PRIu64 " examples: longer than the model's context\n", r->cut_tokens,
+               r->cut_examples);
+    if (r->nonfinite)
+        printf("warning   %" PRIu64 " losses are not finite\n", r->nonfinite);
+    return PEER_EXIT_OK;
+}
+
+static int run(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct err_why why = {{0}};
+    struct subject s;
+    struct zo_dataset *data = NULL;
+    struct peer_eval result;
+    int code = PEER_EXIT_OK;
+    (void)args;
+    (void)n_args;
+    enum err e = subject_open(&s, v, &why);
+    if (e == ERR_OK)
+        e = peer_engine_data(&s.engine, &data, s.data, &why);
+    if (e == ERR_OK) {
+        e = peer_engine_eval(&s.engine, data, v->max, (size_t)v->batch, peer_progress, "examples", &result);
+        if (e != ERR_OK)
+            (void)err_set(&why, e, "cannot evaluate: %s", err_str(e));
+    }
+    if (e != ERR_OK)
+        code = peer_fail(&why);
+    else
+        code = v->common.json ? print_json(&s, &result) : print_text(&result);
+    zo_dataset_free(data);
+    peer_engine_close(&s.engine);
+    peer_home_state_close(&s.state);
+    return code;
+}
+
+static const struct peer_option options[] = {
+    PEER_FLAG_ROWS(struct values, flags, "model folder to evaluate; with --home: where the run's base model is"),
+    {"data", PEER_TEXT, offsetof(struct values, data), "FILE", "JSONL to evaluate on (default: the home's evaluation data)",
+     0, 0},
+    {"max", PEER_U64, offsetof(struct values, max), "N", "only the first N examples (default: all)", 1, 0},
+    {"batch", PEER_U64, offsetof(struct values, batch), "N", "examples per pass (default: 4 per thread)", 1, 65536},
+};
+
+const struct peer_command peer_cmd_eval = {
+    .name = "eval",
+    .args = "",
+    .summary = "loss and accuracy of a model folder, or of a home's current state",
+    .details = "onebyte eval --model DIR --data FILE evaluates a model folder. onebyte eval --home DIR folds the ledger of a peer "
+               "into its base model first; the peer may be running.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .values_bytes = sizeof(struct values),
+    .run = run,
+};
