@@ -8,6 +8,8 @@
     X(run)               \
     X(status)            \
     X(stop)              \
+    X(pause)             \
+    X(resume)            \
     X(demo)              \
     X(eval)              \
     X(generate)          \

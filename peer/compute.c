@@ -542,6 +542,13 @@ static void *compute_main(void *arg)
         if (!busy && !c->stop && !c->asked && c->n_ready < READY_MAX)
             peer_pipe_wait(c->in, (int)(1000 * figures_every_s));
     }
+    if (!c->fatal) { /* the last word: the state at the last mark, its digest from memory */
+        c->stop = false;
+        c->n_g = 0;
+        fold_ready(c);
+        c->asked = true;
+        figures_send(c);
+    }
     if (c->fatal)
         peer_pipe_send(c->out, c->fatal);
     return NULL;

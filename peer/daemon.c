@@ -223,6 +223,7 @@ static enum err start(struct daemon *d, struct err_why *why)
     d->held_tail = &d->held;
     d->signals = -1;
     d->started_ns = daemon_now();
+    peer_donor_init(&d->donor, d->m, d->o.model_dir);
     TRY(start_signals(d, why));
     TRY(peer_control_open(&d->control, d->o.home->dir, why));
     TRY(open_ledger(d, why));
@@ -412,6 +413,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->to_compute);
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
+    peer_donor_release(&d->donor);
     if (d->signals >= 0)
         close(d->signals);
 }

@@ -4,6 +4,7 @@
 #include "peer/compute.h"
 #include "peer/control.h"
 #include "peer/daemon.h"
+#include "peer/join.h"
 #include "peer/pipe.h"
 #include <onebyte/net/book.h>
 #include <onebyte/net/gossip.h>
@@ -57,6 +58,7 @@ struct daemon {
     struct net_gossip *gossip;
     struct net_transport *transport; /* NULL while the ledger is loaded */
     struct peer_control *control;
+    struct peer_donor donor;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;
     int signals;

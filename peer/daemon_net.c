@@ -222,7 +222,10 @@ void daemon_event(struct daemon *d, const struct net_event *e)
         l = daemon_link(d, e->link);
         if (!l || e->n == 0)
             break;
-        net_gossip_frame(d->gossip, e->link, e->frame, e->n, now);
+        if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST)
+            peer_donor_frame(&d->donor, d->transport, e->link, e->frame, e->n);
+        else
+            net_gossip_frame(d->gossip, e->link, e->frame, e->n, now);
         daemon_actions(d);
         break;
     case NET_DIAL_FAILED:

@@ -1,0 +1,281 @@
+/* onebyte run: the peer. */
+#include "peer/daemon.h"
+#include "peer/flags.h"
+#include "peer/invite.h"
+#include "peer/join.h"
+#include "peer/json_out.h"
+#include "peer/log.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct values {
+    struct peer_common common;
+    struct peer_flags flags;
+    const char *listen, *data, *log_level, *log_format;
+    struct peer_list connect;
+    uint64_t batch, segment;
+    double seal, linger, drain;
+};
+
+/* Everything a peer needs from the disk. */
+struct setup {
+    struct peer_home home;
+    struct peer_manifest manifest;
+    struct peer_engine engine;
+    struct zo_dataset *data;
+    char model_dir[PEER_PATH_BYTES], data_path[PEER_PATH_BYTES], address[256];
+    const char *connect[PEER_LIST_MAX + 1];
+    size_t n_connect;
+};
+
+enum { KEYS_MAX = 3 }; /* new keys in one start: more would be a bug or a disk that forgets */
+
+static void defaults(void *values)
+{
+    struct values *v = values;
+    v->linger = 2;
+    v->drain = 60;
+}
+
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static bool is_model(const char *dir)
+{
+    char path[PEER_PATH_BYTES + 16];
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    return dir[0] && is_file(path);
+}
+
+static void folder_of(char out[PEER_PATH_BYTES], const char *path)
+{
+    snprintf(out, PEER_PATH_BYTES, "%s", path);
+    char *slash = strrchr(out, '/');
+    if (slash)
+        *slash = 0;
+    else
+        snprintf(out, PEER_PATH_BYTES, ".");
+}
+
+/* The manifest: from a file, from the home, or from the peer an invite names. */
+static enum err find_manifest(struct setup *s, const char *arg, struct err_why *why)
+{
+    struct peer_invite invite;
+    struct peer_manifest own = {.text = NULL};
+    if (!arg)
+        return peer_home_manifest(&s->home, &s->manifest, why);
+    if (!peer_invite_is(arg)) {
+        TRY(peer_manifest_load(&s->manifest, arg, why));
+        return peer_home_adopt(&s->home, &s->manifest, why);
+    }
+    TRY(peer_invite_parse(&invite, arg, why));
+    char hex[65];
+    net_hex(hex, invite.key, 32);
+    snprintf(s->address, sizeof s->address, "%s%s%s", invite.address, invite.has_key ? "?key=" : "", invite.has_key ? hex : "");
+    s->connect[s->n_connect++] = s->address;
+    if (peer_home_manifest(&s->home, &own, why) == ERR_OK) {
+        if (memcmp(own.run_id, invite.run_id, 32) == 0) {
+            s->manifest = own;
+            return ERR_OK;
+        }
+        peer_manifest_free(&own);
+        return err_set(why, ERR_BUSY, "%s belongs to another run; name another folder with --home", s->home.dir);
+    }
+    TRY(peer_join_manifest(&s->home, s->connect, s->n_connect, invite.run_id, &s->manifest, why));
+    return peer_home_adopt(&s->home, &s->manifest, why);
+}
+
+/* The base model: --model, what this home used last, what `init` noted, the manifest's own folder, else from peers. */
+static enum err find_model(struct setup *s, const struct values *v, const char *arg, struct err_why *why)
+{
+    const bool file = arg && !peer_invite_is(arg);
+    char dir[PEER_PATH_BYTES] = "";
+    if (v->flags.model)
+        snprintf(dir, sizeof dir, "%s", v->flags.model);
+    if (!dir[0])
+        peer_home_get(&s->home, "model", dir);
+    if (!dir[0] && file)
+        peer_paths_get(arg, "model", dir);
+    if (!dir[0] && file) {
+        folder_of(dir, arg);
+        if (!is_model(dir))
+            dir[0] = 0;
+    }
+    if (!dir[0]) {
+        peer_home_path(&s->home, "model", dir);
+        if (!is_model(dir) && s->n_connect == 0)
+            return err_set(why, ERR_NOTFOUND, "where is the base model? --model DIR, or --connect ADDR to fetch it from a peer");
+        TRY(peer_join_model(&s->home, s->connect, s->n_connect, &s->manifest, dir, why));
+    }
+    TRY(peer_absolute(s->model_dir, dir, why));
+    return peer_home_set(&s->home, "model", s->model_dir, why);
+}
+
+/* The examples: --data, else as for the model; none is fine (relay only). */
+static enum err find_data(struct setup *s, const struct values *v, const char *arg, struct err_why *why)
+{
+    const bool file = arg && !peer_invite_is(arg);
+    char path[PEER_PATH_BYTES] = "";
+    if (v->data)
+        snprintf(path, sizeof path, "%s", v->data);
+    if (!path[0])
+        peer_home_get(&s->home, "data", path);
+    if (!path[0] && file)
+        peer_paths_get(arg, "data", path);
+    if (!path[0])
+        return ERR_OK;
+    if (s->manifest.public_data)
+        TRY(peer_manifest_check_data(&s->manifest.data, path, why));
+    TRY(peer_absolute(s->data_path, path, why));
+    TRY(peer_home_set(&s->home, "data", s->data_path, why));
+    char eval[PEER_PATH_BYTES];
+    if (file) {
+        peer_paths_get(arg, "eval_data", eval);
+        if (eval[0])
+            TRY(peer_home_set(&s->home, "eval_data", eval, why));
+    }
+    return ERR_OK;
+}
+
+static enum err open_engine(struct setup *s, const struct values *v, struct err_why *why)
+{
+    char verified[PEER_PATH_BYTES];
+    struct peer_engine_options o = peer_flags_engine(&v->flags, &s->home, verified);
+    o.model_dir = s->model_dir;
+    TRY(peer_engine_open(&s->engine, &s->manifest, &o, why));
+    if (s->data_path[0])
+        TRY(peer_engine_data(&s->engine, &s->data, s->data_path, why));
+    return ERR_OK;
+}
+
+static void close_engine(struct setup *s)
+{
+    zo_dataset_free(s->data);
+    s->data = NULL;
+    peer_engine_close(&s->engine);
+    memset(&s->engine, 0, sizeof s->engine);
+}
+
+static enum err set_up(struct setup *s, const struct values *v, const char *arg, struct err_why *why)
+{
+    enum peer_level level = PEER_INFO;
+    char log[PEER_PATH_BYTES];
+    for (size_t i = 0; i < v->connect.n; i++)
+        s->connect[s->n_connect++] = v->connect.items[i];
+    TRY(peer_home_open(&s->home, v->common.home, true, why));
+    TRY(peer_home_lock(&s->home, why));
+    if (v->log_level && !peer_log_level(&level, v->log_level))
+        return err_set(why, ERR_RANGE, "--log-level takes error, warn, info or debug");
+    peer_log_start(level, v->log_format && strcmp(v->log_format, "json") == 0, false, peer_home_path(&s->home, "log", log));
+    TRY(find_manifest(s, arg, why));
+    TRY(find_model(s, v, arg, why));
+    return find_data(s, v, arg, why);
+}
+
+static int report(const struct values *v, enum peer_daemon_end end, json_t *status)
+{
+    if (v->common.json)
+        return peer_json_print(status);
+    const json_t *records = json_object_get(status, "records");
+    const char *digest = json_string_value(json_object_get(status, "digest"));
+    printf("%s at step %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT ": %" JSON_INTEGER_FORMAT " own records, %"
+           JSON_INTEGER_FORMAT " folded, digest %s\n", end == PEER_END_FINISHED ? "finished" : "stopped",
+           json_integer_value(json_object_get(status, "step")), json_integer_value(json_object_get(status, "steps")),
+           json_integer_value(json_object_get(records, "own")), json_integer_value(json_object_get(records, "folded")),
+           digest ? digest : "unknown");
+    json_decref(status);
+    return PEER_EXIT_OK;
+}
+
+/* One life of a key; a feed found beside or ahead of ours ends it, and a new key starts from the ledger. */
+static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t **status, struct err_why *why)
+{
+    enum peer_daemon_end end = PEER_END_FAILED;
+    for (int keys = 0; keys < KEYS_MAX; keys++) {
+        if (open_engine(s, v, why) != ERR_OK) {
+            close_engine(s);
+            return PEER_END_FAILED;
+        }
+        const struct peer_daemon_options o = {
+            .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
+            .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
+            .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
+            .memory = v->flags.memory,
+        };
+        json_decref(*status);
+        *status = NULL;
+        end = peer_daemon_run(&o, status, why);
+        close_engine(s);
+        if (end != PEER_END_NEW_KEY)
+            return end;
+    }
+    (void)err_set(why, ERR_IO, "this home needed %d new keys in a row; is it used on two machines?", KEYS_MAX);
+    return PEER_END_FAILED;
+}
+
+static int run(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct setup *s = calloc(1, sizeof *s);
+    struct err_why why = {{0}};
+    json_t *status = NULL;
+    int code;
+    if (!s)
+        return PEER_EXIT_FAILED;
+    s->home.lock_fd = -1;
+    enum peer_daemon_end end = PEER_END_FAILED;
+    if (set_up(s, v, n_args ? args[0] : NULL, &why) == ERR_OK) {
+        if (v->segment && v->segment % s->manifest.rules.k)
+            (void)err_set(&why, ERR_RANGE, "--segment must be a multiple of K = %u of this run", s->manifest.rules.k);
+        else
+            end = live(s, v, &status, &why);
+    }
+    if (end == PEER_END_FAILED) {
+        json_decref(status);
+        code = peer_fail(&why);
+    } else {
+        code = report(v, end, status);
+    }
+    peer_log_stop();
+    peer_manifest_free(&s->manifest);
+    peer_home_release(&s->home);
+    free(s);
+    return code;
+}
+
+#define AT(member) offsetof(struct values, member)
+static const struct peer_option options[] = {
+    {"listen", PEER_TEXT, AT(listen), "HOST:PORT", "accept peers here, port 0 for any free one (default: dial out only)", 0, 0},
+    {"connect", PEER_LIST, AT(connect), "HOST:PORT", "a peer to join by; may be given many times; retried for ever", 0, 0},
+    {"data", PEER_TEXT, AT(data), "FILE", "JSONL examples to learn from (default: as in the last run; none: relay only)", 0, 0},
+    PEER_FLAG_ROWS(struct values, flags, "folder of the base model (default: as in the last run, or fetched from peers)"),
+    {"batch", PEER_U64, AT(batch), "N", "examples per measuring call (default: grows until a call takes 0.2 s)", 1, 65536},
+    {"segment", PEER_U64, AT(segment), "N", "records per segment (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},
+    {"seal", PEER_F64, AT(seal), "SECONDS", "send what was measured after this time at the latest (default: the manifest's)", 0.001, 3600},
+    {"linger", PEER_F64, AT(linger), "SECONDS", "quiet time before leaving at the last step (default: 2)", 0, 86400},
+    {"drain", PEER_F64, AT(drain), "SECONDS", "at most this long for neighbours to catch up at the end (default: 60)", 0, 86400},
+    {"log-level", PEER_CHOICE, AT(log_level), "error|warn|info|debug", "lines on stderr and in the home's log (default: info)", 0, 0},
+    {"log-format", PEER_CHOICE, AT(log_format), "text|json", "key=value lines or JSON objects (default: text)", 0, 0},
+};
+
+const struct peer_command peer_cmd_run = {
+    .name = "run",
+    .args = "[MANIFEST|INVITE]",
+    .args_min = 0,
+    .args_max = 1,
+    .summary = "take part in a run: measure, send, receive, fold",
+    .details = "Runs in the foreground; SIGINT and SIGTERM leave cleanly. Without an argument the home's own run goes on. Stops by "
+               "itself at the manifest's last step, once the neighbours hold its records and it theirs. A peer killed at any "
+               "moment goes on from its ledger. With an invite (onebyte://HOST:PORT/RUNID) manifest and base model are "
+               "fetched from peers and checked against the run id.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .values_bytes = sizeof(struct values),
+    .defaults = defaults,
+    .run = run,
+};

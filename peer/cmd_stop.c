@@ -1,0 +1,120 @@
+/* onebyte stop, pause, resume: short requests to the peer running in a home. */
+#include "peer/control.h"
+#include "peer/home.h"
+#include "peer/json_out.h"
+#include "peer/options.h"
+#include <string.h>
+#include <time.h>
+
+struct values {
+    struct peer_common common;
+    double wait, seconds;
+};
+
+static enum err call(const struct values *v, struct peer_home *home, json_t *request, json_t **reply, struct err_why *why)
+{
+    const enum err e = peer_home_open(home, v->common.home, false, why);
+    if (e != ERR_OK) {
+        json_decref(request);
+        return e;
+    }
+    return peer_control_call(home->dir, request, 10000, reply, why);
+}
+
+static int done(const struct values *v, json_t *reply, const char *text)
+{
+    if (v->common.json)
+        return peer_json_print(reply);
+    json_decref(reply);
+    puts(text);
+    return PEER_EXIT_OK;
+}
+
+static int stop(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct peer_home home;
+    struct err_why why = {{0}};
+    json_t *reply = NULL;
+    (void)args;
+    (void)n_args;
+    if (call(v, &home, json_pack("{s:s}", "op", "stop"), &reply, &why) != ERR_OK)
+        return peer_fail(&why);
+    const struct timespec pause = {.tv_nsec = 50000000};
+    const int turns = (int)(v->wait * 20);
+    for (int i = 0; i < turns && peer_home_running(&home); i++)
+        nanosleep(&pause, NULL);
+    if (peer_home_running(&home)) {
+        json_decref(reply);
+        (void)err_set(&why, ERR_BUSY, "the peer was told to stop and is still finishing its measuring call; wait, or --wait longer");
+        return peer_fail(&why);
+    }
+    return done(v, reply, "stopped");
+}
+
+static int pause_run(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct peer_home home;
+    struct err_why why = {{0}};
+    json_t *reply = NULL;
+    (void)args;
+    (void)n_args;
+    if (call(v, &home, json_pack("{s:s, s:f}", "op", "pause", "seconds", v->seconds), &reply, &why) != ERR_OK)
+        return peer_fail(&why);
+    return done(v, reply, "paused: it keeps folding and relaying");
+}
+
+static int resume(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct peer_home home;
+    struct err_why why = {{0}};
+    json_t *reply = NULL;
+    (void)args;
+    (void)n_args;
+    if (call(v, &home, json_pack("{s:s}", "op", "resume"), &reply, &why) != ERR_OK)
+        return peer_fail(&why);
+    return done(v, reply, "resumed");
+}
+
+static void stop_defaults(void *values)
+{
+    ((struct values *)values)->wait = 60;
+}
+
+static const struct peer_option stop_options[] = {
+    {"wait", PEER_F64, offsetof(struct values, wait), "SECONDS", "how long to wait for the peer to end (default: 60)", 0, 86400},
+};
+static const struct peer_option pause_options[] = {
+    {"seconds", PEER_F64, offsetof(struct values, seconds), "SECONDS", "resume by itself after this time (default: never)", 0.001, 1e8},
+};
+
+const struct peer_command peer_cmd_stop = {
+    .name = "stop",
+    .args = "",
+    .summary = "end the peer that runs in a home",
+    .options = stop_options,
+    .n_options = ARRAY_LEN(stop_options),
+    .values_bytes = sizeof(struct values),
+    .defaults = stop_defaults,
+    .run = stop,
+};
+
+const struct peer_command peer_cmd_pause = {
+    .name = "pause",
+    .args = "",
+    .summary = "stop measuring for a while; the peer keeps folding and relaying",
+    .options = pause_options,
+    .n_options = ARRAY_LEN(pause_options),
+    .values_bytes = sizeof(struct values),
+    .run = pause_run,
+};
+
+const struct peer_command peer_cmd_resume = {
+    .name = "resume",
+    .args = "",
+    .summary = "measure again after pause",
+    .values_bytes = sizeof(struct values),
+    .run = resume,
+};
