@@ -6,7 +6,11 @@
 #include <string.h>
 
 static const struct zo_kernels *const variants[] = {
-    /* fastest first; ref is always there */
+/* fastest first; ref is always there */
+#if defined(__x86_64__)
+    &zo_kernels_avx512,
+    &zo_kernels_avx2,
+#endif
     &zo_kernels_ref,
 };
 

@@ -12,7 +12,7 @@
 enum {
     ZO_TILE_ROWS = 256,     /* of a matrix tile: 256 x 768 int32 stay in L2 while all records pass */
     ZO_TILE_COLS = 768,     /* a multiple of 128: the tile's bits start at a block of their stream */
-    ZO_TILE_RECORDS = 640,  /* records per product: their packed factors stay in L2 */
+    ZO_TILE_RECORDS = 720,  /* records per product: their packed factors stay in L2 */
     ZO_TILE_WEIGHT = 32767, /* most sum |v| per product: every partial sum fits int16 */
     ZO_DENSE_CHUNK = 2048,  /* elements of a dense direction at a time: 16 blocks of signs, 1024 of gauss */
     ZO_DENSE_RECORDS = 128, /* most records per call of fold_signs, fold_gauss: |sum| < 2^20 */
