@@ -79,16 +79,16 @@ static enum err read_model(struct model *m, const json_t *config, struct err_why
     return read_words(m, config, why);
 }
 
-enum err zo_model_new(struct model *m, const json_t *config, struct err_why *why)
+enum err zo_tok_model_new(struct model *m, const json_t *config, struct err_why *why)
 {
     *m = (struct model){0};
     const enum err e = read_model(m, config, why);
     if (e)
-        zo_model_free(m);
+        zo_tok_model_free(m);
     return e;
 }
 
-void zo_model_free(struct model *m)
+void zo_tok_model_free(struct model *m)
 {
     zo_bpe_free(m->bpe);
     zo_unigram_free(m->unigram);
@@ -149,7 +149,7 @@ static enum err wordpiece(const struct model *m, struct ids *out, const char *wo
     return oom ? ERR_NOMEM : ERR_OK;
 }
 
-enum err zo_model_encode(const struct model *m, struct bpe_work *w, struct ids *out,
+enum err zo_tok_model_encode(const struct model *m, struct bpe_work *w, struct ids *out,
                          const char *word, size_t n)
 {
     if (m->kind == TOK_BPE)

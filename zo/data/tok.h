@@ -79,9 +79,9 @@ struct model {
     size_t word_chars_max;
 };
 /* A JSON object or, for Unigram, a list of [text, score]. */
-NODISCARD enum err zo_model_new(struct model *m, const json_t *config, struct err_why *why);
-void zo_model_free(struct model *m);
-NODISCARD enum err zo_model_encode(const struct model *m, struct bpe_work *w, struct ids *out,
+NODISCARD enum err zo_tok_model_new(struct model *m, const json_t *config, struct err_why *why);
+void zo_tok_model_free(struct model *m);
+NODISCARD enum err zo_tok_model_encode(const struct model *m, struct bpe_work *w, struct ids *out,
                                    const char *word, size_t n);
 
 /* ---- added.c: tokens that are found before everything else ---- */

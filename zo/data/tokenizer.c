@@ -8,7 +8,7 @@ void zo_tokenizer_free(struct zo_tokenizer *t)
         return;
     zo_norm_free(t->norm);
     zo_pretok_free(t->pretok);
-    zo_model_free(&t->model);
+    zo_tok_model_free(&t->model);
     zo_added_free(&t->added);
     ids_free(&t->post.before);
     ids_free(&t->post.after);
@@ -39,7 +39,7 @@ static enum err read_config(struct zo_tokenizer *t, const json_t *config, struct
     const json_t *decoder = zo_json_member(config, "decoder");
     if (!json_is_object(model))
         return err_set(why, ERR_FORMAT, "\"model\" is missing: not a tokenizer.json");
-    TRY(zo_model_new(&t->model, model, why));
+    TRY(zo_tok_model_new(&t->model, model, why));
     if (norm)
         TRY(zo_norm_new(&t->norm, norm, why));
     if (pretok)
@@ -111,7 +111,7 @@ static enum err encode_plain(struct encoding *c, const char *text, size_t n, boo
     TRY(zo_pretok_apply(c->t->pretok, &c->pieces));
     for (size_t i = 0; i < c->pieces.n; i++) {
         const struct piece *p = &c->pieces.v[i];
-        TRY(zo_model_encode(&c->t->model, c->work, &c->out, c->pieces.text.p + p->off, p->n));
+        TRY(zo_tok_model_encode(&c->t->model, c->work, &c->out, c->pieces.text.p + p->off, p->n));
     }
     return ERR_OK;
 }
