@@ -58,7 +58,7 @@ static void all_known(struct net_gossip *g, struct net_link *l)
         net_link_cursor(g, l, name, g->feeds[name]->n, true);
 }
 
-static void send_admission(struct net_gossip *g, struct net_link *l, const uint8_t machine[32])
+void net_send_admission(struct net_gossip *g, const struct net_link *l, const uint8_t machine[32])
 {
     uint8_t wire[1 + NET_CONTROL_BYTES_MAX];
     const size_t n = net_hold_admission_of(g, machine, wire + 1);
@@ -79,7 +79,7 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     size_t at = 1;
     frame[0] = named ? WIRE_SEGMENT : WIRE_SEGMENT_OF;
     if (!named) {
-        send_admission(g, l, f->machine);
+        net_send_admission(g, l, f->machine);
         memcpy(frame + at, f->machine, 32);
         at += 32;
     }
@@ -129,6 +129,7 @@ void net_send_evidence(struct net_gossip *g, const struct net_link *l, const str
     uint8_t frame[1 + NET_CONTROL_BYTES_MAX] = {WIRE_CONTROL};
     if (!f->evidence)
         return;
+    net_send_admission(g, l, f->machine); /* a proof about a machine nobody let in proves nothing */
     memcpy(frame + 1, f->evidence, f->evidence_bytes);
     net_send(g, l, frame, 1 + f->evidence_bytes);
 }

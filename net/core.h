@@ -148,6 +148,7 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from);
 void net_send_summary(struct net_gossip *g, struct net_link *l);
 void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type, const uint8_t machine[32]);
+void net_send_admission(struct net_gossip *g, const struct net_link *l, const uint8_t machine[32]);
 void net_send_evidence(struct net_gossip *g, const struct net_link *l, const struct net_feed *f);
 void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e, bool no_head);
 bool net_on_summary(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);

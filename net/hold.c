@@ -130,9 +130,13 @@ static void keep_control(struct net_gossip *g, const uint8_t *frame, size_t n, b
     }
     wire[0] = WIRE_CONTROL;
     memcpy(wire + 1, frame, n);
-    for (uint32_t i = 0; i < g->n_links; i++)
-        if (g->links[i] != from)
-            net_send(g, g->links[i], wire, 1 + n);
+    for (uint32_t i = 0; i < g->n_links; i++) {
+        if (g->links[i] == from)
+            continue;
+        if (frame[0] == NET_FORK)
+            net_send_admission(g, g->links[i], frame + 1);
+        net_send(g, g->links[i], wire, 1 + n);
+    }
 }
 
 static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t cut, bool fork, const uint8_t *frame,

@@ -7,13 +7,6 @@ void net_queue_release(struct net_queue *q)
     *q = (struct net_queue){0};
 }
 
-/* Everything was taken and the caller called again: what it was lent may go. */
-static void reclaim(struct net_queue *q)
-{
-    if (q->head == q->n)
-        q->head = q->n = q->arena_n = 0;
-}
-
 static uint8_t *grown(uint8_t *p, size_t *capacity, size_t need, size_t item)
 {
     size_t c = *capacity ? *capacity : 64;
@@ -27,7 +20,6 @@ static uint8_t *grown(uint8_t *p, size_t *capacity, size_t need, size_t item)
 
 size_t net_queue_bytes(struct net_queue *q, const uint8_t *p, size_t n)
 {
-    reclaim(q);
     if (q->arena_n + n > q->arena_capacity) {
         uint8_t *a = grown(q->arena, &q->arena_capacity, q->arena_n + n, 1);
         if (!a) {
@@ -43,7 +35,6 @@ size_t net_queue_bytes(struct net_queue *q, const uint8_t *p, size_t n)
     return at;
 }
 
-/* An action whose bytes are in the arena keeps the arena: reclaim only happens through net_queue_bytes, before them. */
 void net_queue_push(struct net_queue *q, const struct net_queued *a)
 {
     if (a->at == SIZE_MAX || (a->has_counts && a->counts_at == SIZE_MAX))
@@ -63,7 +54,7 @@ bool net_queue_take(struct net_gossip *g, struct net_action *out)
 {
     struct net_queue *q = &g->queue;
     if (q->head == q->n) {
-        reclaim(q);
+        q->head = q->n = q->arena_n = 0; /* all was carried out: what was lent may go */
         return false;
     }
     const struct net_queued *a = &q->a[q->head++];

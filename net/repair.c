@@ -386,7 +386,9 @@ bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     }
     if (progress)
         offer_others(g, l, e.machine);
-    if (!progress && !no_head && e.count > (f ? net_feed_end(f) : 0) && (!f || net_feed_end(f) < f->cut)) {
+    const uint64_t end = f ? net_feed_end(f) : 0, cut = f ? f->cut : NET_NO_CUT;
+    if (!progress && !no_head && (e.cut < cut || (e.count > end && end < cut))) {
+        /* It claims more and showed nothing: without the wait, this would go round for ever. */
         g->count.pulls_failed++;
         net_blame(g, l);
     } else {
