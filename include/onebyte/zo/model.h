@@ -24,6 +24,7 @@ void zo_model_free(struct zo_model *m);
 const char *zo_model_architecture(const struct zo_model *m); /* model_type of config.json */
 uint32_t zo_model_context(const struct zo_model *m);         /* most tokens per sequence */
 uint32_t zo_model_vocab(const struct zo_model *m);
+uint32_t zo_model_labels(const struct zo_model *m);          /* of a sequence classifier; 0: a language model */
 const struct zo_ckpt *zo_model_ckpt(const struct zo_model *m);
 uint64_t zo_model_parameters(const struct zo_model *m);      /* tied tensors once */
 
@@ -60,11 +61,15 @@ struct zo_loss {
 
 /* out [n] <- losses of n passes, batched as the engine sees fit within its scratch (passes that share an example
  * share its unperturbed work).  Directions need a bound state (its rules name kind and tensors).
- * ERR_NOMEM: nothing computed. */
+ * Encoders: a masked model reads its mask token where `counted` is 1 and predicts what stood there; a sequence
+ * classifier takes n_seqs == 1 and the class as label.
+ * ERR_NOMEM, ERR_RANGE (an id outside the vocabulary, a sequence longer than the context, a label outside the
+ * choices, a direction without a bound state): nothing computed.  k, pool: NULL for the default, one thread. */
 NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
                                    const struct zo_kernels *k, struct zo_pool *pool);
 
-/* Logits of every position of one plain sequence, for tests and generation: out (n, vocab). */
+/* Logits of every position of one plain sequence, for tests and generation: out (n, vocab).  A sequence classifier
+ * gives one row of its labels' logits instead: out [labels].  ERR_RANGE: too long, or an id outside the vocabulary. */
 NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
 /* The BLAS in use, after the wrong-core fix: name of its core, for `doctor` and the log.  Call zo_blas_start once,
