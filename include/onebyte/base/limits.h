@@ -47,9 +47,8 @@ enum {
     LIMIT_RETRY_MS = 200,               /* first waiting time before dialling again; doubles */
     LIMIT_RETRY_MS_MAX = 60000,         /* last waiting time */
     LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
-    LIMIT_LINK_FRAMES_IN = 20000,       /* frames a second taken from one link; burst twice that */
+    LIMIT_LINK_FRAMES_IN = 20000,       /* frames a second taken from one link; burst twice that; closed when as many were dropped */
     LIMIT_LINK_BYTES_IN = 64 << 20,     /* bytes a second taken from one link; burst twice that */
-    LIMIT_LINK_DROPS = 20000,           /* frames dropped over that rate before the link is closed */
     LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
 };
 _Static_assert(LIMIT_PULL_BYTES * 8 <= LIMIT_LINK_QUEUE_BYTES, "several answers wait on one link");

@@ -63,6 +63,8 @@ struct net_transport_options {
     uint8_t run_id[32];
     const char *listen; /* HOST:PORT, NULL: dial only; port 0: any free port; "*" or "[::]": every interface */
     uint32_t links_max; /* 0: LIMIT_LINKS */
+    /* 0: those of base/limits.h (LIMIT_PROBATION_MS, ...); tests shorten them. */
+    uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
 };
 
 /* ERR_BUSY: the address is in use; ERR_FORMAT: not an address; ERR_IO: not an address of this machine, ... (why says which). */
