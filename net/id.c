@@ -162,34 +162,48 @@ void net_hash(uint8_t out[32], const struct net_part *parts, size_t n)
     net_hash_end(&h, out);
 }
 
-/* Signed messages are short (the longest is a segment): one buffer, because Ed25519 reads its message twice. */
-enum { SIGNED_BYTES_MAX = 2048 };
+/* Ed25519 reads its message twice, so the parts are joined.  Only a manifest is longer than the stack buffer. */
+enum { SIGNED_BYTES_SHORT = 2048 };
 
-static size_t join(uint8_t buf[SIGNED_BYTES_MAX], const struct net_part *parts, size_t n)
+/* The joined parts: in `room`, or malloc'd.  NULL: out of memory. */
+static uint8_t *join(uint8_t room[SIGNED_BYTES_SHORT], size_t *bytes, const struct net_part *parts, size_t n)
 {
-    size_t have = 0;
-    for (size_t i = 0; i < n; i++) {
-        ENSURE(parts[i].n <= SIGNED_BYTES_MAX - have);
+    size_t total = 0, have = 0;
+    for (size_t i = 0; i < n; i++)
+        total += parts[i].n;
+    uint8_t *buf = total <= SIGNED_BYTES_SHORT ? room : malloc(total);
+    for (size_t i = 0; buf && i < n; i++) {
         if (parts[i].n > 0)
             memcpy(buf + have, parts[i].p, parts[i].n);
         have += parts[i].n;
     }
-    return have;
+    *bytes = total;
+    return buf;
 }
 
 void net_sign(uint8_t sig[64], const struct net_identity *i, const struct net_part *parts, size_t n)
 {
-    uint8_t buf[SIGNED_BYTES_MAX];
-    const size_t bytes = join(buf, parts, n);
+    uint8_t room[SIGNED_BYTES_SHORT];
+    size_t bytes = 0;
+    uint8_t *buf = join(room, &bytes, parts, n);
     ENSURE(i->sk != NULL);
+    ENSURE(buf != NULL); /* our own manifest, at `init`: nothing is lost by ending here */
     ENSURE(crypto_sign_detached(sig, NULL, buf, bytes, i->sk) == 0);
+    if (buf != room)
+        free(buf);
 }
 
 enum err net_verify(const uint8_t sig[64], const uint8_t id[32], const struct net_part *parts, size_t n)
 {
-    uint8_t buf[SIGNED_BYTES_MAX];
-    const size_t bytes = join(buf, parts, n);
-    return crypto_sign_verify_detached(sig, buf, bytes, id) == 0 ? ERR_OK : ERR_PROTO;
+    uint8_t room[SIGNED_BYTES_SHORT];
+    size_t bytes = 0;
+    uint8_t *buf = join(room, &bytes, parts, n);
+    if (!buf)
+        return ERR_NOMEM;
+    const bool good = crypto_sign_verify_detached(sig, buf, bytes, id) == 0;
+    if (buf != room)
+        free(buf);
+    return good ? ERR_OK : ERR_PROTO;
 }
 
 void net_stream_key(uint32_t key[2], const uint8_t run_id[32], const uint8_t machine[32])
