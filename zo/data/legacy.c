@@ -2,7 +2,8 @@
  * Hugging Face's converter would write, so that one reader serves both.
  *
  * The pre-tokenizer is GPT-2's unless tokenizer_config.json ("tokenizer_class") or config.json ("model_type") says
- * Qwen2.  <s> .. </s> are added for RoBERTa, the first token for OPT and for "add_bos_token". */
+ * Qwen2.  Without tokenizer_config.json and special_tokens_map.json the usual names (<s>, <|endoftext|>, ..) are special
+ * where the vocabulary has them.  <s> .. </s> are added for RoBERTa, the first token for OPT and for "add_bos_token". */
 #include "zo/data/tok.h"
 
 struct legacy {
@@ -100,7 +101,7 @@ static json_t *added_tokens(const struct legacy *l)
     }
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         ok = ok && add_known(l, list, special_name(l, keys[i]));
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+    for (size_t i = 0; !l->tokenizer_config && !l->special_map && i < ARRAY_LEN(names); i++)
         ok = ok && add_known(l, list, names[i]);
     if (ok)
         return list;

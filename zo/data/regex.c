@@ -9,7 +9,7 @@ struct regex {
 #define SPACE "\\t-\\r\\x20\\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 #define WORD                                                                                       \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"    \
-    "\\x{1F170}-\\x{1F189}"
+    "\\x{1F170}-\\x{1F189}\\xB2\\xB3\\xB9\\xBC-\\xBE"
 #define HEX "0-9a-fA-F"
 
 /* Appends the class that replaces \<c>, or returns false when PCRE2 reads it as meant. */
