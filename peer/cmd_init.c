@@ -29,12 +29,12 @@ static int report(const struct values *v, const struct peer_manifest *m, const s
         return peer_json_print(json_pack(
             "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "run_id", run_id, "manifest", v->out, "owner", owner,
             "invite", link, "parameters", (json_int_t)made->parameters, "tensors", (json_int_t)m->rules.n_tensors, "steps",
-            (json_int_t)m->rules.steps, "n0", (json_int_t)m->rules.n0, "lr", m->lr, "eps", (double)m->rules.eps, "coef_min",
+            (json_int_t)m->rules.steps, "n0", (json_int_t)m->rules.n0, "lr", m->lr, "eps", made->eps, "coef_min",
             (json_int_t)made->coef_min));
     printf("run id    %s\nmanifest  %s (signed by %.8s)\ninvite    %s\nmodel     %" PRIu64 " parameters in %" PRIu32
            " tensors\nplan      %" PRIu64 " steps of %" PRIu64 " records, lr %g (%s), eps %g\n",
            run_id, v->out, owner, link, made->parameters, m->rules.n_tensors, m->rules.steps, m->rules.n0, m->lr, m->schedule,
-           (double)m->rules.eps);
+           made->eps);
     return PEER_EXIT_OK;
 }
 

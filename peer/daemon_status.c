@@ -4,6 +4,7 @@
 #include "peer/log.h"
 #include "peer/options.h"
 #include <inttypes.h>
+#include <onebyte/net/control.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -186,6 +187,23 @@ static void pause_for(struct daemon *d, const json_t *request)
     d->paused_until_ns = seconds > 0 && seconds < 1e9 ? daemon_now() + (uint64_t)(seconds * (double)NS) : 0;
 }
 
+/* The owner's signed event, as `retract` makes it: checked like one from the network, then stored and sent. */
+static const char *take_control(struct daemon *d, const json_t *request)
+{
+    const char *hex = json_string_value(json_object_get(request, "frame"));
+    uint8_t frame[NET_CONTROL_BYTES_MAX];
+    const size_t n = hex ? strlen(hex) / 2 : 0;
+    if (n == 0 || n > sizeof frame || net_unhex(frame, n, hex) != ERR_OK)
+        return "not a control event";
+    const enum err e = net_gossip_control(d->gossip, frame, n, daemon_now());
+    if (e == ERR_RANGE)
+        return "nothing new: it is known already";
+    if (e != ERR_OK)
+        return "the control event is not valid for this run";
+    daemon_actions(d);
+    return NULL;
+}
+
 void daemon_request(struct daemon *d, json_t *request, uint64_t client)
 {
     const char *op = json_string_value(json_object_get(request, "op"));
@@ -204,8 +222,10 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
         pause_for(d, request);
     } else if (strcmp(op, "resume") == 0) {
         d->paused = false;
+    } else if (strcmp(op, "control") == 0) {
+        error = take_control(d, request);
     } else if (strcmp(op, "stop") != 0) {
-        error = "unknown request: status, stop, pause or resume";
+        error = "unknown request: status, stop, pause, resume or control";
     }
     d->dirty = true;
     peer_control_reply(d->control, client,

@@ -101,20 +101,13 @@ static enum err write_config(const char *from, const char *to, enum zo_dtype dty
     return e;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-/* Config and tokenizer files are small texts; weights, indexes of shards and everything else stay behind. */
+/* Config and tokenizer files by the names that Hugging Face writes; weights and everything else stay behind. */
 static bool carried(const char *name)
 {
-    static const char *const ends[] = {".json", ".txt", ".jinja", ".model", ".md"};
-    if (name[0] == '.' || ends_with(name, ".index.json"))
-        return false;
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-        if (ends_with(name, ends[i]))
+    static const char *const starts[] = {"config.json", "generation_config.json", "tokenizer.", "tokenizer_config.json", "special_tokens_map.json",
+                                         "added_tokens.json", "vocab.", "merges.txt", "chat_template", "spiece.model"};
+    for (size_t i = 0; i < ARRAY_LEN(starts); i++)
+        if (strncmp(name, starts[i], strlen(starts[i])) == 0)
             return true;
     return false;
 }

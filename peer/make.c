@@ -295,6 +295,7 @@ static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct
                                                          : ZO_RADEMACHER;
     r->n0 = s->n0;
     r->steps = s->steps;
+    made->eps = s->eps;
     if (k->sides == 2 && k->k > 1)
         return err_set(why, ERR_RANGE, "--directions is for --sides 1: two-sided runs have one direction per example");
     TRY(peer_plan_knots(r, s->schedule, s->lr, s->warmup, why));

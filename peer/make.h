@@ -20,6 +20,7 @@ enum { PEER_NOTES_MAX = 8 };
 
 struct peer_made {
     uint64_t parameters; /* trainable */
+    double eps;          /* as written: the rules hold it as a float */
     uint64_t coef_min;   /* smallest L over the tensors at the schedule's peak */
     size_t n_notes;
     struct err_why notes[PEER_NOTES_MAX]; /* what the user should know, one line each */
