@@ -24,7 +24,7 @@ bool net_spend(struct net_gossip *g, struct net_link *l, size_t bytes)
 
 uint32_t net_link_known(const struct net_link *l, uint32_t name)
 {
-    return name < l->n_cursor ? l->cursor[name] >> 1 : 0;
+    return name < l->n_cursor ? l->cursor[name] >> 2 : 0;
 }
 
 static bool link_cover(struct net_gossip *g, struct net_link *l, uint32_t name)
@@ -48,8 +48,8 @@ void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, ui
     if (!link_cover(g, l, name))
         return;
     const uint32_t was = l->cursor[name];
-    if (exact || n > was >> 1)
-        l->cursor[name] = n << 1 | (was & 1);
+    if (exact || n > was >> 2)
+        l->cursor[name] = n << 2 | (was & 3);
 }
 
 static void all_known(struct net_gossip *g, struct net_link *l)
@@ -75,7 +75,7 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     const size_t bytes = net_feed_wire_bytes(f, i);
     if (!link_cover(g, l, name))
         return;
-    const bool named = l->cursor[name] & 1;
+    const bool named = l->cursor[name] & NET_NAMED;
     size_t at = 1;
     frame[0] = named ? WIRE_SEGMENT : WIRE_SEGMENT_OF;
     if (!named) {
@@ -86,17 +86,24 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     bytes_put_le(frame + at, name, 4);
     memcpy(frame + at + 4, net_feed_wire(f, i), bytes);
     net_send(g, l, frame, at + 4 + bytes);
-    l->cursor[name] |= 1;
+    l->cursor[name] |= NET_NAMED;
     net_link_cursor(g, l, name, i + 1, false);
 }
 
-/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones will pull. */
+bool net_lazy(const struct net_link *l, uint32_t name)
+{
+    return name < l->n_cursor && l->cursor[name] & NET_LAZY;
+}
+
+/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones will pull.
+ * A neighbour that had it from elsewhere says PRUNE, and a PULL takes that back: each feed thus runs along the tree of its
+ * first arrivals (Leitao et al. 2007, "Epidemic broadcast trees"), and comparison repairs the tree where it breaks. */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from)
 {
     const uint32_t n = g->feeds[name]->n;
     ENSURE(n > 0);
     for (uint32_t i = 0; i < g->n_links; i++)
-        if (g->links[i] != from && net_link_known(g->links[i], name) < n)
+        if (g->links[i] != from && net_link_known(g->links[i], name) < n && !net_lazy(g->links[i], name))
             net_push_segment(g, g->links[i], name, n - 1);
 }
 

@@ -47,11 +47,12 @@ struct net_search {
     uint32_t asked[LIMIT_ASK_SEQS]; /* indices */
     uint64_t deadline_ns;
 };
+enum { NET_NAMED = 1, NET_LAZY = 2 }; /* it knows our name for the feed; it gets the feed from others: do not push */
 struct net_link {
     uint32_t id;
     uint8_t machine[32];
     bool outgoing, dead; /* dead: dropped, forgotten when the current event ends */
-    uint32_t *cursor; /* [n_cursor] per feed: 2 * (segments the neighbour holds or was sent) + (knows our name for it) */
+    uint32_t *cursor; /* [n_cursor] per feed: 4 * (segments the neighbour holds or was sent) + NET_LAZY + NET_NAMED */
     uint32_t n_cursor;
     uint32_t *names; /* [n_names] the neighbour's name -> our feed index + 1 */
     uint32_t n_names;
@@ -145,6 +146,7 @@ size_t net_hold_admission_of(const struct net_gossip *g, const uint8_t machine[3
 void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n, bool exact);
 uint32_t net_link_known(const struct net_link *l, uint32_t name); /* segments it holds or was sent */
 void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t i);
+bool net_lazy(const struct net_link *l, uint32_t name); /* the neighbour gets the feed from others */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from);
 void net_send_summary(struct net_gossip *g, struct net_link *l);
 void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type, const uint8_t machine[32]);
@@ -167,10 +169,12 @@ void net_search_start(struct net_gossip *g, struct net_link *l, const struct net
 void net_blame(struct net_gossip *g, struct net_link *l);
 void net_praise(struct net_link *l);
 void net_repair_forget(struct net_gossip *g, const struct net_link *l);
+void net_regraft(struct net_gossip *g, const struct net_link *gone);
 void net_repair_tick(struct net_gossip *g);
 uint64_t net_repair_next(const struct net_gossip *g);
 bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool named);
 bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
+bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool no_head);
 bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);

@@ -18,6 +18,7 @@ struct net_feed {
     struct net_feed_segment *segments; /* [n] */
     uint32_t n, capacity;
     uint32_t epoch;     /* rises with each truncation: indices remembered elsewhere are then void */
+    uint32_t source;    /* link that brought the newest segment, NET_NOWHERE: none */
     uint64_t weight;    /* counted weight of the whole chain */
     uint8_t *evidence;  /* [evidence_bytes] control frame that made the cut, or NULL */
     uint32_t evidence_bytes;

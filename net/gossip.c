@@ -223,7 +223,10 @@ static void forget(struct net_gossip *g, uint32_t i)
     struct net_link *l = g->links[i];
     g->links[i] = g->links[--g->n_links];
     net_repair_forget(g, l);
+    net_regraft(g, l);
     link_free(l);
+    const uint64_t soon = g->now_ns + net_random(g) % (NET_S / 2);
+    g->summary_ns = g->summary_ns < soon ? g->summary_ns : soon;
 }
 
 void net_gossip_link_down(struct net_gossip *g, uint32_t link, uint64_t now_ns)
@@ -271,6 +274,8 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
         return net_on_tell(g, l, p, n);
     case WIRE_CONTROL:
         return net_on_control(g, l, p, n);
+    case WIRE_PRUNE:
+        return net_on_prune(g, l, p, n);
     case WIRE_ADDRESSES:
         return on_addresses(g, l, p, n);
     default:

@@ -197,6 +197,7 @@ static void took_segment(struct net_gossip *g, struct net_link *l, const uint8_t
     struct net_feed *f = g->feeds[name];
     struct net_pull *p = net_pull_of(g, machine);
     g->count.segments_new++;
+    f->source = l->id;
     net_link_cursor(g, l, name, f->n, false);
     net_praise(l);
     if (p && p->link == l->id && !p->probe) {
@@ -221,10 +222,38 @@ static void forked_segment(struct net_gossip *g, struct net_link *l, const uint8
     net_praise(l);
 }
 
-static void verdict_on(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], enum net_verdict v,
-                       uint64_t end)
+/* Pushed, and we had it from elsewhere.  Twice from the same neighbour is the network's doing. */
+static void duplicate(struct net_gossip *g, struct net_link *l, const struct net_feed *f, uint32_t name, uint64_t end,
+                      uint32_t their_name)
 {
-    uint32_t name = 0, n;
+    const uint32_t n = net_feed_prefix(f, end);
+    const struct net_pull *p = net_pull_of(g, f->machine);
+    g->count.segments_duplicate++;
+    if (n == NET_NOWHERE)
+        return;
+    net_link_cursor(g, l, name, n, false);
+    if (n == f->n && f->source != l->id && !(p && p->link == l->id)) {
+        uint8_t frame[5] = {WIRE_PRUNE};
+        bytes_put_le(frame + 1, their_name, 4);
+        if (net_spend(g, l, sizeof frame))
+            net_send(g, l, frame, sizeof frame);
+    }
+}
+
+bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n)
+{
+    if (n != 4)
+        return false;
+    const uint32_t name = (uint32_t)bytes_get_le(p, 4);
+    if (name < l->n_cursor && name < g->n_feeds)
+        l->cursor[name] |= NET_LAZY;
+    return true;
+}
+
+static void verdict_on(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], enum net_verdict v,
+                       uint64_t end, uint32_t their_name)
+{
+    uint32_t name = 0;
     const struct net_feed *f = net_table_find(g, machine, &name);
     const struct net_pull *p;
     switch (v) {
@@ -232,10 +261,7 @@ static void verdict_on(struct net_gossip *g, struct net_link *l, const uint8_t m
         took_segment(g, l, machine, name);
         break;
     case NET_DUPLICATE:
-        g->count.segments_duplicate++;
-        n = net_feed_prefix(f, end);
-        if (n != NET_NOWHERE)
-            net_link_cursor(g, l, name, n, false);
+        duplicate(g, l, f, name, end, their_name);
         break;
     case NET_GAP:
     case NET_CONFLICT:
@@ -304,7 +330,7 @@ bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
     uint32_t ours;
     if (!named && net_table_find(g, machine, &ours) && cover_names(l, name))
         l->names[name] = ours + 1;
-    verdict_on(g, l, machine, v, s.first_seq + s.count);
+    verdict_on(g, l, machine, v, s.first_seq + s.count, name);
     return true;
 }
 
@@ -314,7 +340,7 @@ bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
         return false;
     const uint32_t name = (uint32_t)bytes_get_le(p, 4);
     if (name < l->n_cursor && name < g->n_feeds) {
-        l->cursor[name] &= ~1u;
+        l->cursor[name] &= ~(uint32_t)NET_NAMED;
         /* It may lack what was sent under the name: offer, so that it pulls. */
         if (net_spend(g, l, 1 + WIRE_ENTRY))
             net_send_entry(g, l, WIRE_HAVE, g->feeds[name]->machine);
@@ -339,8 +365,10 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     uint32_t i = from;
     if (from != NET_NOWHERE) {
         net_link_cursor(g, l, name, from, true);
+        if (name < l->n_cursor)
+            l->cursor[name] &= ~(uint32_t)NET_LAZY; /* nobody else brought it */
         if (from == 0 && name < l->n_cursor)
-            l->cursor[name] &= ~1u; /* it may have refused the first: say whose it is, with its admission */
+            l->cursor[name] &= ~(uint32_t)NET_NAMED; /* it may have refused the first: say whose it is, with its admission */
         for (size_t sent = 0; i < f->n && (sent == 0 || sent < limit); i++) {
             const size_t bytes = 37 + net_feed_wire_bytes(f, i);
             if (net_feed_first(f, i) >= e.cut || !net_spend(g, l, bytes))
@@ -435,6 +463,27 @@ void net_repair_forget(struct net_gossip *g, const struct net_link *l)
             if (progress)
                 offer_others(g, l, machine);
         }
+}
+
+/* Feeds that came by the link that went come by none now: ask for each of them on another, at best on one that does not
+ * get it from us.  A pull also takes PRUNE back. */
+void net_regraft(struct net_gossip *g, const struct net_link *gone)
+{
+    for (uint32_t name = 0; name < g->n_feeds; name++) {
+        struct net_feed *f = g->feeds[name];
+        if (f->source != gone->id)
+            continue;
+        f->source = NET_NOWHERE;
+        const uint32_t start = g->n_links ? (uint32_t)(net_random(g) % g->n_links) : 0;
+        struct net_link *best = NULL;
+        for (uint32_t k = 0; k < g->n_links; k++) {
+            struct net_link *l = g->links[(start + k) % g->n_links];
+            if (!best || (net_lazy(l, name) && !net_lazy(best, name)))
+                best = l;
+        }
+        if (best)
+            net_pull_start(g, best, f->machine);
+    }
 }
 
 static void search_tick(struct net_gossip *g, struct net_link *l)

@@ -71,6 +71,7 @@ struct net_feed *net_table_add(struct net_gossip *g, const uint8_t machine[32], 
         return NULL;
     memcpy(f->machine, machine, 32);
     f->cut = NET_NO_CUT;
+    f->source = NET_NOWHERE;
     const uint32_t i = net_table_lower(g, machine);
     memmove(g->sorted + i + 1, g->sorted + i, (g->n_feeds - i) * sizeof *g->sorted);
     g->sorted[i] = g->n_feeds;
