@@ -153,6 +153,7 @@ static void send_own(struct daemon *d, const struct peer_msg_sealed *s, const st
     struct net_segment seg = {.first_seq = s->first_seq, .step = s->step, .lag = s->lag, .count = s->count,
                               .loss_f16 = s->loss_f16, .r_f16 = s->r_f16};
     uint8_t wire[NET_SEGMENT_BYTES_MAX];
+    memcpy(seg.prev, own->head, 8);
     memcpy(seg.binding, s->binding, 8);
     memcpy(seg.codes, s->codes, s->count);
     net_segment_sign(&seg, &d->m->net, &d->self, own->head);
@@ -166,8 +167,10 @@ static void send_own(struct daemon *d, const struct peer_msg_sealed *s, const st
         d->records_own += s->count;
         d->round_sealed = d->round + 1;
     } else {
-        peer_log(PEER_WARN, "own_refused", "seq=%llu count=%u reason=\"%s\"", (unsigned long long)s->first_seq, s->count,
-                 err_str(e));
+        (void)err_set(&d->why, e, "a segment made here does not fit the rules of the run (seq %llu, %u records): %s",
+                      (unsigned long long)s->first_seq, s->count, err_str(e));
+        d->quit = true;
+        d->end = PEER_END_FAILED;
         if (net_ledger_truncate(d->ledger, d->self.id, s->first_seq) != ERR_OK)
             d->ledger_errors++;
     }
