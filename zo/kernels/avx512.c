@@ -39,6 +39,19 @@ static bool avx512_usable(void)
            __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vpopcntdq");
 }
 
+/* The first n lanes of 16, of 8. */
+static inline __mmask16 first16(size_t n)
+{
+    const uint32_t mask = n >= 16 ? 0xffff : (1u << n) - 1;
+    return (__mmask16)mask;
+}
+
+static inline __mmask8 first8(size_t n)
+{
+    const uint32_t mask = n >= 8 ? 0xff : (1u << n) - 1;
+    return (__mmask8)mask;
+}
+
 /* Ten rounds on 2 x 8 counters in 64-bit lanes; the upper halves hold rubbish that no multiplication reads. */
 static inline void philox16(__m512i x[4][2], __m512i k0[2], __m512i k1[2])
 {
@@ -128,7 +141,7 @@ static void avx512_signs_f32(float *out, const uint32_t *words, size_t n, float 
 {
     const __m512 plus = _mm512_set1_ps(scale), minus = _mm512_set1_ps(-scale);
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 some = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 some = first16(n - i);
         __m512 z = _mm512_mask_blend_ps((__mmask16)(words[i / 32] >> (i % 32)), minus, plus);
         if (add)
             z = _mm512_add_ps(_mm512_maskz_loadu_ps(some, out + i), z);
@@ -149,7 +162,7 @@ static void avx512_gauss_f32(float *out, const uint32_t *words, size_t n, float 
 {
     const __m512 quarter = _mm512_set1_ps(scale * 0.25f);
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 some = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 some = first16(n - i);
         uint32_t rest[32] = {0};
         const uint32_t *w = words + 2 * i;
         if (n - i < 16) { /* never read past the caller's words */
@@ -384,7 +397,7 @@ static void avx512_apply32(uint32_t *m, const int32_t *acc, size_t n, uint32_t c
 {
     const __m512i c = _mm512_set1_epi32((int32_t)coef);
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 k = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 k = first16(n - i);
         const __m512i d = _mm512_mullo_epi32(_mm512_maskz_loadu_epi32(k, acc + i), c);
         _mm512_mask_storeu_epi32(m + i, k, _mm512_sub_epi32(_mm512_maskz_loadu_epi32(k, m + i), d));
     }
@@ -394,7 +407,7 @@ static void avx512_apply64(uint64_t *m, const int32_t *acc, size_t n, uint64_t c
 {
     const __m512i c = _mm512_set1_epi64((int64_t)coef);
     for (size_t i = 0; i < n; i += 8) {
-        const __mmask8 k = n - i >= 8 ? 0xff : (__mmask8)((1u << (n - i)) - 1);
+        const __mmask8 k = first8(n - i);
         const __m512i d = _mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(k, acc + i)), c);
         _mm512_mask_storeu_epi64(m + i, k, _mm512_sub_epi64(_mm512_maskz_loadu_epi64(k, m + i), d));
     }
@@ -404,7 +417,7 @@ static uint64_t avx512_dot32(const int32_t *m, const uint32_t *x, size_t n)
 {
     __m512i s[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 k = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 k = first16(n - i);
         const __m512i even = _mm512_maskz_loadu_epi32(k, m + i), odd = _mm512_srli_epi64(even, 32);
         UNROLL
         for (size_t j = 0; j < 3; j++) {
@@ -427,7 +440,7 @@ static uint64_t avx512_dot_signs(const uint32_t *words, const uint32_t *x, size_
 {
     __m512i s[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 k = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 k = first16(n - i);
         const __mmask16 plus = (__mmask16)(words[i / 32] >> (i % 32)), minus = (__mmask16)~plus;
         UNROLL
         for (size_t j = 0; j < 3; j++) {
