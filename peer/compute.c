@@ -169,7 +169,9 @@ static void digest_fold(struct peer_compute *c)
     }
     for (size_t i = 0; i < c->folds.n; i++)
         digest_account(c, &c->folds.folds[i]);
-    c->digest = (c->digest + zo_state_digest_delta(e->state, c->folds.folds, c->folds.n, e->pool)) % digest_p;
+    const uint64_t delta = zo_state_digest_delta(e->state, c->folds.folds, c->folds.n, e->pool);
+    c->digest_known = delta != ZO_DIGEST_UNKNOWN; /* memory was short: the next full pass tells */
+    c->digest = (c->digest + delta) % digest_p;
 }
 
 /* ---- folding ---- */
