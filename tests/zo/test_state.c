@@ -352,14 +352,14 @@ static void bytes_and_headroom(void **state)
 /* More records than one product holds, all loud: products are cut so that int16 sums stay exact. */
 static void many_loud_records(void **state)
 {
-    static int8_t codes[3][1024];
+    static int8_t codes[3][400];
     static struct world w;
     struct zo_fold folds[3];
     (void)state;
     make_world(&w, ZO_RANK1);
     for (size_t i = 0; i < 3; i++) {
         memset(codes[i], i == 1 ? -127 : 127, sizeof codes[i]);
-        folds[i] = (struct zo_fold){.key = {1, 2}, .first_seq = i * 1024, .count = 1024, .step = 1, .lag = 1024, .codes = codes[i]};
+        folds[i] = (struct zo_fold){.key = {1, 2}, .first_seq = i * 400, .count = 400, .step = 1, .lag = 400, .codes = codes[i]};
     }
     struct zo_state *all = new_state(&w.rules), *ref = new_state(&w.rules);
     fold_all(all, folds, 3, "auto", NULL);
