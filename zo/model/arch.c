@@ -201,7 +201,7 @@ static enum err layer_types(struct zo_model *m, const json_t *root, uint32_t pat
                 return err_set(why, ERR_UNSUPPORTED, "config.json: layer type %.40s is not supported", type ? type : "?");
             m->c.layer_local[i] = type[0] == 's';
         } else {
-            m->c.layer_local[i] = pattern > 0 ? (i + 1) % pattern != 0 : i >= full_below;
+            m->c.layer_local[i] = (uint8_t)(pattern > 0 ? (i + 1) % pattern != 0 : i >= full_below);
         }
     }
     return ERR_OK;
