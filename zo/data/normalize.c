@@ -144,13 +144,8 @@ static bool is_ascii(const char *text, size_t n)
     return true;
 }
 
-/* One of the four Unicode normal forms. */
-static enum err add_form(struct buf *out, enum norm_kind form, const char *text, size_t n)
+static enum err map_form(struct buf *out, enum norm_kind form, const char *text, size_t n)
 {
-    if (is_ascii(text, n)) {
-        buf_add(out, text, n);
-        return ERR_OK;
-    }
     int options = UTF8PROC_STABLE;
     options |= form == NORM_NFC || form == NORM_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     options |= form == NORM_NFKC || form == NORM_NFKD ? UTF8PROC_COMPAT : 0;
@@ -164,6 +159,29 @@ static enum err add_form(struct buf *out, enum norm_kind form, const char *text,
     return ERR_OK;
 }
 
+/* One of the four Unicode normal forms.  Characters whose compatibility form is too new for the library stand for
+ * themselves; they are starters, so the text around them can be mapped apart. */
+static enum err add_form(struct buf *out, enum norm_kind form, const char *text, size_t n)
+{
+    if (is_ascii(text, n)) {
+        buf_add(out, text, n);
+        return ERR_OK;
+    }
+    size_t done = 0;
+    for (size_t i = 0; i < n && (form == NORM_NFKC || form == NORM_NFKD);) {
+        uint32_t c;
+        const size_t k = zo_utf8_get(&c, text + i, n - i);
+        if (zo_utf8_is_undecomposed(c)) {
+            if (i > done)
+                TRY(map_form(out, form, text + done, i - done));
+            buf_add(out, text + i, k);
+            done = i + k;
+        }
+        i += k;
+    }
+    return done < n ? map_form(out, form, text + done, n - done) : ERR_OK;
+}
+
 static bool is_chinese(uint32_t c)
 {
     return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
@@ -175,13 +193,10 @@ static bool is_chinese(uint32_t c)
 /* One character through the cleaning steps of BERT. */
 static void bert_clean(const struct norm *n, struct buf *out, uint32_t c)
 {
-    const bool space = c == '\t' || c == '\n' || c == '\r' || zo_utf8_is_space(c);
-    if (n->clean) {
-        if (c == 0 || c == 0xFFFD || (zo_utf8_is_other(c) && c != '\t' && c != '\n' && c != '\r'))
-            return;
-        if (space)
-            c = ' ';
-    }
+    if (n->clean && zo_utf8_is_control(c))
+        return;
+    if (n->clean && zo_utf8_is_space(c))
+        c = ' ';
     if (n->chinese && is_chinese(c)) {
         buf_add(out, " ", 1);
         zo_utf8_add(out, c);

@@ -1,6 +1,26 @@
 /* UTF-8 by hand (a decoder must not read past n and must follow one policy); classes from utf8proc. */
 #include "zo/data/utf8.h"
+#include <onebyte/base/err.h>
 #include <utf8proc.h>
+
+struct unicode_range {
+    uint32_t first, last;
+};
+#include "zo/data/unicode_old.h"
+
+static bool in_ranges(const struct unicode_range *r, size_t n, uint32_t cp)
+{
+    size_t low = 0, high = n; /* the answer, if any, is in [low, high) */
+    while (low < high) {
+        const size_t mid = (low + high) / 2;
+        if (cp > r[mid].last)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < n && cp >= r[low].first;
+}
+#define IN(table, cp) in_ranges(table, ARRAY_LEN(table), cp)
 
 size_t zo_utf8_get(uint32_t *cp, const char *text, size_t n)
 {
@@ -104,8 +124,7 @@ bool zo_utf8_is_punct(uint32_t cp)
     if (cp < 0x80)
         return (cp >= 33 && cp <= 47) || (cp >= 58 && cp <= 64) || (cp >= 91 && cp <= 96) ||
                (cp >= 123 && cp <= 126);
-    const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
+    return IN(unicode_punct, cp);
 }
 
 bool zo_utf8_is_number(uint32_t cp)
@@ -118,13 +137,12 @@ bool zo_utf8_is_number(uint32_t cp)
 
 bool zo_utf8_is_mark(uint32_t cp)
 {
-    const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
+    return IN(unicode_mark, cp);
 }
 
 bool zo_utf8_is_mark_nonspacing(uint32_t cp)
 {
-    return cp >= 0x300 && utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_MN;
+    return IN(unicode_mark_nonspacing, cp);
 }
 
 bool zo_utf8_is_word(uint32_t cp)
@@ -139,13 +157,14 @@ bool zo_utf8_is_word(uint32_t cp)
            (cp >= 0x1F170 && cp <= 0x1F189);
 }
 
-bool zo_utf8_is_other(uint32_t cp)
+bool zo_utf8_is_control(uint32_t cp)
 {
-    if (cp < 0x80)
-        return cp < 32 || cp == 127;
-    const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CN ||
-           c == UTF8PROC_CATEGORY_CO;
+    return IN(unicode_control, cp);
+}
+
+bool zo_utf8_is_undecomposed(uint32_t cp)
+{
+    return IN(unicode_undecomposed, cp);
 }
 
 void zo_utf8_add_lower(struct buf *b, uint32_t cp)

@@ -1,4 +1,6 @@
-/* zo/data/utf8.h -- UTF-8 and the character classes that tokenizers ask for (utf8proc's tables, Unicode 14). */
+/* zo/data/utf8.h -- UTF-8 and the character classes that tokenizers ask for.
+ * Numbers, words and lower case follow utf8proc's tables (Unicode 15); punctuation, marks and control characters are
+ * those of the `tokenizers` library, which are older (unicode_old.h): equal ids need equal classes. */
 #ifndef ONEBYTE_ZO_DATA_UTF8_H
 #define ONEBYTE_ZO_DATA_UTF8_H
 #include "zo/data/buf.h"
@@ -16,12 +18,13 @@ bool zo_utf8_valid(const char *text, size_t n);
 void zo_utf8_add_lossy(struct buf *b, const char *text, size_t n);
 
 bool zo_utf8_is_space(uint32_t cp);        /* White_Space */
-bool zo_utf8_is_punct(uint32_t cp);        /* general category P* or ASCII punctuation (which includes S* like $) */
+bool zo_utf8_is_punct(uint32_t cp);        /* P* or ASCII punctuation (which includes symbols like $) */
 bool zo_utf8_is_number(uint32_t cp);       /* N* */
 bool zo_utf8_is_word(uint32_t cp);         /* \w: alphabetic, mark, decimal digit, connector */
 bool zo_utf8_is_mark(uint32_t cp);         /* M* */
 bool zo_utf8_is_mark_nonspacing(uint32_t cp); /* Mn */
-bool zo_utf8_is_other(uint32_t cp);        /* Cc, Cf, Co, Cn: what BERT calls control */
+bool zo_utf8_is_control(uint32_t cp);      /* what BERT removes: Cc, Cf, Co, U+FFFD, but not tab, CR, LF */
+bool zo_utf8_is_undecomposed(uint32_t cp); /* has a compatibility form only in tables newer than the library's */
 /* Appends the lower case of cp (one code point can become two). */
 void zo_utf8_add_lower(struct buf *b, uint32_t cp);
 #endif

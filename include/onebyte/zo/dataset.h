@@ -1,5 +1,23 @@
-/* zo/dataset.h -- JSONL to tokenised examples: {"text"}, {"prompt","completion"}, {"prompt","choices","label"}.
- * The whole file is checked when opened: a bad line is named by file and line number. */
+/* zo/dataset.h -- JSONL to tokenised examples: one JSON object per line, in one of four forms.
+ *
+ *   {"text": T}                              loss on every token but the first
+ *   {"prompt": P, "completion": C}           loss on the completion only
+ *   {"prompt": P, "choices": [C..], "label": i}   each choice is a completion of the same prompt; i counts from 0
+ *   {"messages": [{"role", "content"}..]}    the model's chat template; loss on the assistant's turns
+ *
+ * Tokens   A text is encoded with the special tokens that the tokenizer's post-processor adds.  Prompt and completion are
+ *          joined as they stand (no space is put between them) and encoded *together*, so that the model sees
+ *          the tokens it was trained on; the completion's tokens are those from the first one that differs from
+ *          the prompt encoded alone (MeZO and lm-evaluation-harness encode together likewise).  A token that spans
+ *          the border counts as completion; so does an end token that the post-processor adds.
+ * Length   length_max: tokens per sequence (the model's context or less).  A text longer than that is cut at its end.  A
+ *          prompt is cut on its left, as MeZO does, after the post-processor's first tokens; all choices lose
+ *          the same number of tokens; only if the completion alone is too long is its end cut.  Both are counted.
+ * Lines    Other members are ignored; empty lines are skipped; a byte-order mark at the start is skipped.  Anything
+ *          else is refused as FILE:LINE with what is wrong: not JSON or not UTF-8, not an object, none or two of the
+ *          forms, a wrong type, an empty completion, fewer than two choices, a label outside the choices, a
+ *          text of fewer than two tokens.  The whole file is checked when opened.
+ * Threads  an open dataset is read-only. */
 #ifndef ONEBYTE_ZO_DATASET_H
 #define ONEBYTE_ZO_DATASET_H
 #include <onebyte/base/err.h>
@@ -8,8 +26,7 @@
 #include <stdint.h>
 
 struct zo_dataset;
-/* length_max: tokens per sequence (the model's context or less).  Text longer than that is cut at its end; a
- * prompt longer than that is cut on its left, as MeZO does; both are counted. */
+/* ERR_NOTFOUND or ERR_IO (the file), ERR_FORMAT (a line; no example at all), ERR_RANGE (length_max < 2). */
 NODISCARD enum err zo_dataset_open(struct zo_dataset **d, const char *path, const struct zo_tokenizer *t,
                                    uint32_t length_max, struct err_why *why);
 void zo_dataset_free(struct zo_dataset *d);

@@ -1,0 +1,348 @@
+#include <onebyte/zo/dataset.h>
+#include "zo/data/tok.h"
+#include "zo/data/utf8.h"
+#include <errno.h>
+#include <string.h>
+
+enum { CHOICES_MAX = 1024 };
+
+struct zo_dataset {
+    struct zo_example *v;
+    size_t n, cap;
+    uint64_t cut_tokens, cut_examples;
+};
+
+/* What is needed to turn one line into an example. */
+struct reader {
+    const struct zo_tokenizer *t;
+    uint32_t length_max;
+    struct err_why *why; /* what is wrong, without FILE:LINE */
+};
+
+static void seq_free(struct zo_seq *s)
+{
+    free(s->ids);
+    free(s->counted);
+    *s = (struct zo_seq){0};
+}
+
+static void example_free(struct zo_example *x)
+{
+    for (uint32_t i = 0; i < x->n_seqs; i++)
+        seq_free(&x->seqs[i]);
+    free(x->seqs);
+    *x = (struct zo_example){0};
+}
+
+/* ---- tokens ---- */
+
+static enum err encode(const struct reader *r, struct ids *out, const char *text, size_t n, bool special)
+{
+    ids_free(out);
+    const enum err e = zo_tokenizer_encode(r->t, text, n, special, &out->v, &out->n);
+    out->cap = out->n;
+    if (e == ERR_NOTFOUND)
+        return err_set(r->why, ERR_FORMAT,
+                       "a word is not in the vocabulary, and the tokenizer has no unknown token");
+    return e;
+}
+
+/* Room for n_seqs sequences, all empty. */
+static enum err example_init(struct zo_example *x, uint32_t n_seqs, int32_t label)
+{
+    *x = (struct zo_example){.label = label};
+    x->seqs = calloc(n_seqs, sizeof *x->seqs);
+    if (!x->seqs)
+        return ERR_NOMEM;
+    x->n_seqs = n_seqs;
+    return ERR_OK;
+}
+
+/* *s takes the ids over; the tokens before `counted_from` do not count.  The first never does. */
+static enum err seq_take(struct zo_seq *s, struct ids *ids, size_t counted_from)
+{
+    uint8_t *counted = calloc(ids->n + 1, 1);
+    if (!counted)
+        return ERR_NOMEM;
+    if (counted_from == 0)
+        counted_from = 1;
+    if (ids->n > counted_from)
+        memset(counted + counted_from, 1, ids->n - counted_from);
+    *s = (struct zo_seq){.n = (uint32_t)ids->n, .ids = ids->v, .counted = counted};
+    *ids = (struct ids){0};
+    return ERR_OK;
+}
+
+static enum err read_text(const struct reader *r, struct zo_example *x, const json_t *text)
+{
+    struct ids ids = {0};
+    if (!json_is_string(text))
+        return err_set(r->why, ERR_FORMAT, "\"text\" is not a string");
+    TRY(encode(r, &ids, json_string_value(text), json_string_length(text), true));
+    enum err e = ERR_OK;
+    uint32_t n_cut = 0;
+    if (ids.n < 2)
+        e = err_set(r->why, ERR_FORMAT, "\"text\" has fewer than two tokens: nothing to predict");
+    if (ids.n > r->length_max) {
+        n_cut = (uint32_t)(ids.n - r->length_max);
+        ids.n = r->length_max;
+    }
+    if (!e)
+        e = example_init(x, 1, -1);
+    if (!e)
+        e = seq_take(&x->seqs[0], &ids, 1);
+    x->n_cut = n_cut;
+    ids_free(&ids);
+    return e;
+}
+
+/* One prompt with one completion, before cutting. */
+struct joined {
+    struct ids ids;
+    size_t n_prompt; /* tokens that do not count */
+};
+
+static size_t common_prefix(const struct ids *a, const struct ids *b)
+{
+    size_t i = 0;
+    while (i < a->n && i < b->n && a->v[i] == b->v[i])
+        i++;
+    return i;
+}
+
+/* Encodes prompt + completion together; `prompt_ids` are the prompt's own, with special tokens. */
+static enum err join(const struct reader *r, struct joined *j, const json_t *prompt,
+                     const struct ids *prompt_ids, const json_t *completion, const char *what)
+{
+    if (!json_is_string(completion))
+        return err_set(r->why, ERR_FORMAT, "%s is not a string", what);
+    if (json_string_length(completion) == 0)
+        return err_set(r->why, ERR_FORMAT, "%s is empty: no loss to measure", what);
+    struct buf b = {0};
+    buf_add(&b, json_string_value(prompt), json_string_length(prompt));
+    buf_add(&b, json_string_value(completion), json_string_length(completion));
+    enum err e = b.oom ? ERR_NOMEM : encode(r, &j->ids, b.p, b.n, true);
+    buf_free(&b);
+    if (e)
+        return e;
+    /* An end token closes the prompt encoded alone, too: it is not part of the prompt. */
+    struct ids head = *prompt_ids;
+    head.n -= head.n >= r->t->post.after.n ? r->t->post.after.n : 0;
+    j->n_prompt = common_prefix(&head, &j->ids);
+    if (j->n_prompt == 0)
+        j->n_prompt = 1; /* the first token has nothing before it */
+    if (j->n_prompt >= j->ids.n)
+        return err_set(r->why, ERR_FORMAT, "%s adds no token that can be predicted", what);
+    return ERR_OK;
+}
+
+/* Drops `drop` prompt tokens after the first `keep`, then the completion's end. */
+static uint32_t cut(struct joined *j, size_t keep, size_t drop, size_t length_max)
+{
+    struct ids *a = &j->ids;
+    size_t n_cut = drop;
+    memmove(a->v + keep, a->v + keep + drop, (a->n - keep - drop) * sizeof *a->v);
+    a->n -= drop;
+    j->n_prompt -= drop;
+    if (a->n > length_max) {
+        n_cut += a->n - length_max;
+        a->n = length_max;
+    }
+    if (j->n_prompt >= a->n)
+        j->n_prompt = a->n - 1; /* a choice whose border lies later than the others': its last token counts */
+    return (uint32_t)n_cut;
+}
+
+/* All completions lose the same prompt tokens, so that they still share their prompt. */
+static enum err cut_and_take(const struct reader *r, struct zo_example *x, struct joined *j)
+{
+    size_t keep = r->t->post.before.n, drop = 0, drop_max = SIZE_MAX;
+    if (keep >= r->length_max - 1)
+        keep = 0;
+    for (uint32_t i = 0; i < x->n_seqs; i++) {
+        const size_t over = j[i].ids.n > r->length_max ? j[i].ids.n - r->length_max : 0;
+        const size_t least = keep ? keep : 1; /* something must stand before the completion */
+        const size_t room = j[i].n_prompt > least ? j[i].n_prompt - least : 0;
+        drop = over > drop ? over : drop;
+        drop_max = room < drop_max ? room : drop_max;
+    }
+    drop = drop < drop_max ? drop : drop_max;
+    for (uint32_t i = 0; i < x->n_seqs; i++) {
+        x->n_cut += cut(&j[i], keep, drop, r->length_max);
+        TRY(seq_take(&x->seqs[i], &j[i].ids, j[i].n_prompt));
+    }
+    return ERR_OK;
+}
+
+/* The prompt with each of the completions [n] (a string, or a list). */
+static enum err read_completions(const struct reader *r, struct zo_example *x, const json_t *prompt,
+                                 const json_t *list, uint32_t n, int32_t label)
+{
+    struct ids prompt_ids = {0};
+    struct joined *j = calloc(n, sizeof *j);
+    enum err e = j ? encode(r, &prompt_ids, json_string_value(prompt), json_string_length(prompt), true)
+                   : ERR_NOMEM;
+    for (uint32_t i = 0; i < n && !e; i++) {
+        char what[64] = "\"completion\"";
+        if (json_is_array(list))
+            (void)snprintf(what, sizeof what, "choice %u", i);
+        e = join(r, &j[i], prompt, &prompt_ids, json_is_array(list) ? json_array_get(list, i) : list,
+                 what);
+    }
+    if (!e)
+        e = example_init(x, n, label);
+    if (!e)
+        e = cut_and_take(r, x, j);
+    for (uint32_t i = 0; j && i < n; i++)
+        ids_free(&j[i].ids);
+    free(j);
+    ids_free(&prompt_ids);
+    return e;
+}
+
+static enum err read_prompt(const struct reader *r, struct zo_example *x, const json_t *line)
+{
+    const json_t *prompt = zo_json_member(line, "prompt"), *label = zo_json_member(line, "label");
+    const json_t *completion = zo_json_member(line, "completion");
+    const json_t *choices = zo_json_member(line, "choices");
+    if (!json_is_string(prompt))
+        return err_set(r->why, ERR_FORMAT, "\"prompt\" is not a string");
+    if (!completion == !choices)
+        return err_set(r->why, ERR_FORMAT, "\"prompt\" needs either \"completion\" or \"choices\"");
+    if (completion)
+        return read_completions(r, x, prompt, completion, 1, -1);
+    if (!json_is_array(choices) || json_array_size(choices) < 2 || json_array_size(choices) > CHOICES_MAX)
+        return err_set(r->why, ERR_FORMAT, "\"choices\" is not a list of 2 to %d strings", CHOICES_MAX);
+    const uint32_t n = (uint32_t)json_array_size(choices);
+    if (!json_is_integer(label))
+        return err_set(r->why, ERR_FORMAT, "\"label\" is missing or not an integer");
+    if (json_integer_value(label) < 0 || json_integer_value(label) >= n)
+        return err_set(r->why, ERR_FORMAT, "\"label\" is %lld, outside the %u choices (0 to %u)",
+                       (long long)json_integer_value(label), n, n - 1);
+    return read_completions(r, x, prompt, choices, n, (int32_t)json_integer_value(label));
+}
+
+/* ---- lines ---- */
+
+static enum err read_object(const struct reader *r, struct zo_example *x, const json_t *line)
+{
+    if (!json_is_object(line))
+        return err_set(r->why, ERR_FORMAT, "not a JSON object");
+    const json_t *text = zo_json_member(line, "text"), *prompt = zo_json_member(line, "prompt");
+    if (text && prompt)
+        return err_set(r->why, ERR_FORMAT, "both \"text\" and \"prompt\": which one is meant?");
+    if (text)
+        return read_text(r, x, text);
+    if (prompt)
+        return read_prompt(r, x, line);
+    return err_set(r->why, ERR_FORMAT,
+                   "none of \"text\", \"prompt\" or \"messages\" in it: not an example");
+}
+
+static bool is_blank(const char *line, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r' && line[i] != '\n')
+            return false;
+    return true;
+}
+
+static enum err read_line(struct zo_dataset *d, const struct reader *r, const char *line, size_t n)
+{
+    void *p = d->v;
+    if (!buf_grow(&p, &d->cap, d->n, 1, sizeof *d->v))
+        return ERR_NOMEM;
+    d->v = p;
+    if (!zo_utf8_valid(line, n))
+        return err_set(r->why, ERR_FORMAT, "not valid UTF-8");
+    json_error_t at;
+    json_t *v = json_loadb(line, n, JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &at);
+    if (!v)
+        return err_set(r->why, ERR_FORMAT, "not JSON: %s (column %d)", at.text, at.column);
+    struct zo_example x = {0};
+    const enum err e = read_object(r, &x, v);
+    json_decref(v);
+    if (e) {
+        example_free(&x);
+        return e;
+    }
+    d->cut_tokens += x.n_cut;
+    d->cut_examples += x.n_cut > 0;
+    d->v[d->n++] = x;
+    return ERR_OK;
+}
+
+static enum err read_file(struct zo_dataset *d, const struct reader *r, FILE *f, const char *path,
+                          struct err_why *why)
+{
+    char *line = NULL;
+    size_t cap = 0, number = 0;
+    enum err e = ERR_OK;
+    ssize_t n;
+    while (!e && (n = getline(&line, &cap, f)) >= 0) {
+        const size_t skip = number++ == 0 && n >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+        if (is_blank(line + skip, (size_t)n - skip))
+            continue;
+        *r->why = (struct err_why){0};
+        e = read_line(d, r, line + skip, (size_t)n - skip);
+        if (e)
+            e = err_set(why, e, "%s:%zu: %s", path, number, *r->why->text ? r->why->text : err_str(e));
+    }
+    if (!e && ferror(f))
+        e = err_set(why, ERR_IO, "%s: %s", path, strerror(errno));
+    free(line);
+    if (!e && d->n == 0)
+        e = err_set(why, ERR_FORMAT, "%s: empty: no example in it", path);
+    return e;
+}
+
+enum err zo_dataset_open(struct zo_dataset **out, const char *path, const struct zo_tokenizer *t,
+                         uint32_t length_max, struct err_why *why)
+{
+    struct err_why inner = {0};
+    const struct reader r = {.t = t, .length_max = length_max, .why = &inner};
+    if (length_max < 2)
+        return err_set(why, ERR_RANGE, "the length limit is %u tokens: at least 2 are needed", length_max);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "%s: %s", path, strerror(errno));
+    struct zo_dataset *d = calloc(1, sizeof *d);
+    enum err e = d ? read_file(d, &r, f, path, why) : ERR_NOMEM;
+    fclose(f);
+    if (e)
+        zo_dataset_free(d);
+    else
+        *out = d;
+    return e;
+}
+
+void zo_dataset_free(struct zo_dataset *d)
+{
+    if (!d)
+        return;
+    for (size_t i = 0; i < d->n; i++)
+        example_free(&d->v[i]);
+    free(d->v);
+    free(d);
+}
+
+uint64_t zo_dataset_size(const struct zo_dataset *d)
+{
+    return d->n;
+}
+
+const struct zo_example *zo_dataset_get(const struct zo_dataset *d, uint64_t i)
+{
+    ENSURE(i < d->n);
+    return &d->v[i];
+}
+
+uint64_t zo_dataset_cut_tokens(const struct zo_dataset *d)
+{
+    return d->cut_tokens;
+}
+
+uint64_t zo_dataset_cut_examples(const struct zo_dataset *d)
+{
+    return d->cut_examples;
+}
