@@ -69,7 +69,8 @@ struct net_transport_options {
 
 /* ERR_BUSY: the address is in use; ERR_FORMAT: not an address; ERR_IO: not an address of this machine, ... (why says which). */
 NODISCARD enum err net_transport_new(struct net_transport **t, const struct net_transport_options *o, struct err_why *why);
-void net_transport_free(struct net_transport *t); /* sends what is queued, at most for a second; NULL is fine */
+/* Sends what is queued, at most for a second; NULL is fine.  A neighbour that lags by more than 256 frames may lose the last of them. */
+void net_transport_free(struct net_transport *t);
 const char *net_transport_listening(const struct net_transport *t); /* HOST:PORT bound, or NULL */
 /* Keeps a link to HOST:PORT, HOST a name, an IPv4 or an [IPv6] address.  "HOST:PORT?key=64 HEX DIGITS" accepts that machine only.
  * Dialling a kept address again tries it at once.  ERR_FORMAT: not an address; ERR_RANGE: LIMIT_DIALS addresses are kept. */
