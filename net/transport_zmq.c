@@ -187,8 +187,9 @@ enum err zmq_dial_start(struct net_transport *t, struct dial *d, const char *end
     if (!d->socket)
         return ERR_IO;
     memcpy(public_key, d->conn->k, 32);
-    /* RECONNECT_IVL -1: each attempt is a socket of its own, so nothing of an old connection is mistaken for the new one's. */
-    const bool ok = set_common(d->socket, v6) && set_int(d->socket, ZMQ_RECONNECT_IVL, -1) && set_int(d->socket, ZMQ_IMMEDIATE, 1) &&
+    /* Each attempt is a socket of its own, so nothing of an old connection is mistaken for the new one's: ZeroMQ shall not
+     * reconnect within its life.  Not -1, nor IMMEDIATE: with either, 4.3.4 throws away what a closed connection still delivered. */
+    const bool ok = set_common(d->socket, v6) && set_int(d->socket, ZMQ_RECONNECT_IVL, 24 * 3600 * 1000) &&
                     set_int(d->socket, ZMQ_CONNECT_TIMEOUT, 10000) &&
                     zmq_setsockopt(d->socket, ZMQ_CURVE_SERVERKEY, t->server_public, 32) == 0 &&
                     zmq_setsockopt(d->socket, ZMQ_CURVE_PUBLICKEY, public_key, 32) == 0 &&
