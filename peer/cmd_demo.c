@@ -89,12 +89,14 @@ static json_int_t integer(const json_t *o, const char *key)
 
 /* ---- files ---- */
 
-/* Labels drawn without looking at the text: what is learned from them must be nothing. */
+/* Labels independent of the text: what is learned from them must be nothing.  Exactly half of each true label's examples
+ * (they lie in random order) get each label: with fair coins the few per cent by which they agree are a signal of
+ * their own, and simulated runs ended anywhere from 34 % to 61 %; halves ended between 47 % and 58 %. */
 static enum err shuffle_labels(const char *path, struct err_why *why)
 {
     char *text = NULL, *out = NULL;
     size_t n = 0, at = 0;
-    uint64_t x = 12345;
+    uint64_t seen[2] = {0, 0};
     TRY(peer_read_file(&text, &n, path, 64 << 20, why));
     out = malloc(2 * n + 1);
     if (!out) {
@@ -103,8 +105,8 @@ static enum err shuffle_labels(const char *path, struct err_why *why)
     }
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         json_t *o = json_loads(line, 0, NULL);
-        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        json_object_set_new(o, "label", json_integer((json_int_t)(x >> 63)));
+        const size_t truth = integer(o, "label") != 0;
+        json_object_set_new(o, "label", json_integer((json_int_t)(seen[truth]++ & 1)));
         char *s = json_dumps(o, JSON_COMPACT);
         const size_t len = s ? strlen(s) : 0;
         if (s && at + len + 1 < 2 * n) {
