@@ -56,6 +56,12 @@ static void add_records(struct zo_plan *p, uint32_t *const lanes[4], int8_t *v, 
     }
 }
 
+/* Compared with the class, not with the fold before: that one may have had no counting record and opened no class. */
+static bool same_class(const struct zo_class *c, const struct ranked *r)
+{
+    return c->lambda == r->lambda && c->weight == r->weight && c->factor == r->factor;
+}
+
 enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const struct zo_fold *folds, size_t n)
 {
     struct ranked *ranked;
@@ -81,8 +87,7 @@ enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const stru
         add_records(p, lanes, v, ranked[i].fold);
         if (p->n_records == before)
             continue;
-        if (p->n_classes == 0 || i == 0 || compare(&ranked[i], &ranked[i - 1]) != 0 ||
-            p->classes[p->n_classes - 1].first + p->classes[p->n_classes - 1].n != before)
+        if (p->n_classes == 0 || !same_class(&p->classes[p->n_classes - 1], &ranked[i]))
             p->classes[p->n_classes++] = (struct zo_class){.lambda = ranked[i].lambda,
                                                            .weight = ranked[i].weight,
                                                            .factor = ranked[i].factor,
