@@ -7,6 +7,7 @@
 #include "zo/plan.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 enum { BATCH = 128 }; /* records whose dot products are kept at a time */
 
@@ -116,19 +117,21 @@ static void dot_records(uint64_t *dots, const struct zo_plan *p, size_t at, size
                         const struct zo_stream *x, uint64_t length, const struct zo_kernels *k)
 {
     const struct zo_records *r = &p->records;
-    uint32_t words[ZO_LIMBS / 32];
+    uint32_t words[ZO_LIMBS / 32], ones[ZO_LIMBS / 32];
     struct zo_limbs l;
-    for (size_t i = 0; i < n; i++)
-        dots[i] = 0;
+    memset(ones, 0xff, sizeof ones);
+    memset(dots, 0, n * sizeof *dots);
     for (uint64_t first = 0; first < length; first += ZO_LIMBS) {
         const size_t now = upto(length - first, ZO_LIMBS);
         limbs(&l, x, first, now, k);
+        const uint64_t less = zo_neg_p(k->dot_bits(ones, l.l[0], now)); /* sum +-x = 2 (sum of x where +) - sum x */
         for (size_t i = 0; i < n; i++) {
             const struct zo_stream s = {.key = {r->key0[at + i], r->key1[at + i]},
                                         .domain_tensor = domain_tensor,
                                         .seq = (uint64_t)r->seq_hi[at + i] << 32 | r->seq_lo[at + i]};
             k->words(words, &s, (uint32_t)(first / 128), (now + 127) / 128);
-            dots[i] = zo_add_p(dots[i], k->dot_signs(words, l.l[0], now));
+            const uint64_t plus = k->dot_bits(words, l.l[0], now);
+            dots[i] = zo_add_p(dots[i], zo_add_p(zo_add_p(plus, plus), less));
         }
     }
 }

@@ -217,7 +217,7 @@ static void dots(void **state)
 {
     const struct zo_kernels *k = variant(state);
     static struct zo_limbs x;
-    static int32_t m[ZO_LIMBS], signs[ZO_LIMBS];
+    static int32_t m[ZO_LIMBS], set[ZO_LIMBS];
     static uint32_t bits[ZO_LIMBS / 32];
     for (int extreme = 0; extreme < 2; extreme++) {
         fill(m, sizeof m);
@@ -230,12 +230,12 @@ static void dots(void **state)
                 m[i] = INT32_MIN;
         }
         if (extreme)
-            memset(bits, 0, sizeof bits);
+            memset(bits, 255, sizeof bits);
         for (size_t i = 0; i < ZO_LIMBS; i++)
-            signs[i] = bits[i / 32] >> (i % 32) & 1 ? 1 : -1;
+            set[i] = bits[i / 32] >> (i % 32) & 1 ? 1 : 0;
         for (size_t n = 0; n <= ZO_LIMBS; n += n < 70 ? 1 : n < 1000 ? 301 : 512 - n % 512) {
             assert_true(k->dot32(m, x.l[0], n) == slow_dot(m, &x, n));
-            assert_true(k->dot_signs(bits, x.l[0], n) == slow_dot(signs, &x, n));
+            assert_true(k->dot_bits(bits, x.l[0], n) == slow_dot(set, &x, n));
         }
         assert_true(k->dot32(m + 5, x.l[0] + 5, 99) == zo_kernels_ref.dot32(m + 5, x.l[0] + 5, 99));
     }

@@ -430,7 +430,7 @@ static uint64_t avx2_dot32(const int32_t *m, const uint32_t *x, size_t n)
     return zo_join_limbs(sums[0], sums[1], sums[2]);
 }
 
-static uint64_t avx2_dot_signs(const uint32_t *words, const uint32_t *x, size_t n)
+static uint64_t avx2_dot_bits(const uint32_t *words, const uint32_t *x, size_t n)
 {
     int64_t sums[3];
     for (size_t j = 0; j < 3; j++) {
@@ -438,14 +438,12 @@ static uint64_t avx2_dot_signs(const uint32_t *words, const uint32_t *x, size_t 
         __m256i s = _mm256_setzero_si256();
         size_t i = 0;
         for (; i + 8 <= n; i += 8) { /* a lane takes at most 256 limbs of 21 bits */
-            const __m256i plus = mask8(words[i / 32] >> (i % 32)), b = load(l + i);
-            const __m256i twice = _mm256_and_si256(_mm256_add_epi32(b, b), plus);
-            s = _mm256_add_epi32(s, _mm256_sub_epi32(twice, b));
+            s = _mm256_add_epi32(s, _mm256_and_si256(mask8(words[i / 32] >> (i % 32)), load(l + i)));
         }
         sums[j] = sum_lanes(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(s)),
                                              _mm256_cvtepi32_epi64(_mm256_extracti128_si256(s, 1))));
         for (; i < n; i++)
-            sums[j] += words[i / 32] >> (i % 32) & 1 ? (int64_t)l[i] : -(int64_t)l[i];
+            sums[j] += words[i / 32] >> (i % 32) & 1 ? (int64_t)l[i] : 0;
     }
     return zo_join_limbs(sums[0], sums[1], sums[2]);
 }
@@ -464,5 +462,5 @@ const struct zo_kernels zo_kernels_avx2 = {
     .apply32 = avx2_apply32,
     .apply64 = avx2_apply64,
     .dot32 = avx2_dot32,
-    .dot_signs = avx2_dot_signs,
+    .dot_bits = avx2_dot_bits,
 };

@@ -258,6 +258,15 @@ static const uint8_t iota[64] __attribute__((aligned(64))) = {
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
 };
 
+/* Asks for the entries that the next product will update: they arrive while this one is computed. */
+static inline void prefetch_rows(const struct zo_tile *t, size_t row, size_t col, size_t n_cols)
+{
+    const size_t width = t->bits / 8;
+    for (size_t r = row; r < row + ROWS && r < t->rows; r++)
+        for (size_t at = 0; at < n_cols * width; at += 64)
+            _mm_prefetch((const char *)t->m + (r * t->stride + col) * width + at, _MM_HINT_T0);
+}
+
 /* ROWS rows x `width` registers of 32 columns; rows past the tile's end are computed and not stored.  `width` is a
  * constant in each caller, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void product(const struct zo_tile *t, const struct scratch *s, size_t groups,
@@ -267,6 +276,7 @@ static inline __attribute__((always_inline)) void product(const struct zo_tile *
     const __m512i *b = s->columns + panel * PANEL * GROUPS;
     const uint32_t *a = s->rows[row / 16][0] + row % 16;
     __m512i acc[ROWS][PANEL], x[PANEL];
+    prefetch_rows(t, row + ROWS, panel * PANEL * 32, width * 32);
     UNROLL
     for (size_t r = 0; r < ROWS; r++)
         UNROLL
@@ -436,18 +446,14 @@ static int64_t sum_lanes(__m512i s)
                                                     _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(s, 1))));
 }
 
-static uint64_t avx512_dot_signs(const uint32_t *words, const uint32_t *x, size_t n)
+static uint64_t avx512_dot_bits(const uint32_t *words, const uint32_t *x, size_t n)
 {
     __m512i s[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 k = first16(n - i);
-        const __mmask16 plus = (__mmask16)(words[i / 32] >> (i % 32)), minus = (__mmask16)~plus;
+        const __mmask16 k = (__mmask16)(first16(n - i) & words[i / 32] >> (i % 32));
         UNROLL
-        for (size_t j = 0; j < 3; j++) {
-            const __m512i l = _mm512_maskz_loadu_epi32(k, x + j * ZO_LIMBS + i);
-            s[j] = _mm512_mask_add_epi32(s[j], plus, s[j], l);
-            s[j] = _mm512_mask_sub_epi32(s[j], minus, s[j], l);
-        }
+        for (size_t j = 0; j < 3; j++)
+            s[j] = _mm512_add_epi32(s[j], _mm512_maskz_loadu_epi32(k, x + j * ZO_LIMBS + i));
     }
     return zo_join_limbs(sum_lanes(s[0]), sum_lanes(s[1]), sum_lanes(s[2]));
 }
@@ -466,5 +472,5 @@ const struct zo_kernels zo_kernels_avx512 = {
     .apply32 = avx512_apply32,
     .apply64 = avx512_apply64,
     .dot32 = avx512_dot32,
-    .dot_signs = avx512_dot_signs,
+    .dot_bits = avx512_dot_bits,
 };

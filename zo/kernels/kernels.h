@@ -76,8 +76,8 @@ struct zo_kernels {
 
     /* sum of m_i x_i mod p, n <= ZO_LIMBS. */
     uint64_t (*dot32)(const int32_t *m, const uint32_t *x, size_t n);
-    /* sum of +-x_i mod p, signs from the bits of words. */
-    uint64_t (*dot_signs)(const uint32_t *words, const uint32_t *x, size_t n);
+    /* sum of x_i mod p where bit i of words is set. */
+    uint64_t (*dot_bits)(const uint32_t *words, const uint32_t *x, size_t n);
 };
 
 extern const struct zo_kernels zo_kernels_ref;
@@ -114,7 +114,7 @@ static inline uint64_t zo_signed_p(int64_t x)
     return x < 0 ? zo_neg_p(zo_mod_p(UINT64_C(0) - (uint64_t)x)) : zo_mod_p((uint64_t)x);
 }
 
-/* s0 + 2^21 s1 + 2^42 s2 mod p: what the limb sums of dot32 and dot_signs mean. */
+/* s0 + 2^21 s1 + 2^42 s2 mod p: what the limb sums of dot32 and dot_bits mean. */
 static inline uint64_t zo_join_limbs(int64_t s0, int64_t s1, int64_t s2)
 {
     uint64_t x = zo_signed_p(s0);

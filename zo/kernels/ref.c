@@ -125,12 +125,12 @@ static uint64_t ref_dot32(const int32_t *m, const uint32_t *x, size_t n)
     return zo_join_limbs(s[0], s[1], s[2]);
 }
 
-static uint64_t ref_dot_signs(const uint32_t *words, const uint32_t *x, size_t n)
+static uint64_t ref_dot_bits(const uint32_t *words, const uint32_t *x, size_t n)
 {
     int64_t s[3] = {0, 0, 0};
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < 3; j++)
-            s[j] += bit(words, i) ? (int64_t)x[j * ZO_LIMBS + i] : -(int64_t)x[j * ZO_LIMBS + i];
+            s[j] += bit(words, i) ? (int64_t)x[j * ZO_LIMBS + i] : 0;
     return zo_join_limbs(s[0], s[1], s[2]);
 }
 
@@ -148,5 +148,5 @@ const struct zo_kernels zo_kernels_ref = {
     .apply32 = ref_apply32,
     .apply64 = ref_apply64,
     .dot32 = ref_dot32,
-    .dot_signs = ref_dot_signs,
+    .dot_bits = ref_dot_bits,
 };
