@@ -257,7 +257,9 @@ static void take_figures(struct daemon *d, const struct peer_msg_figures *f)
 {
     const bool was = d->figures_known && !d->figures.why[0];
     char quoted[sizeof f->f.why];
-    if (f->f.why[0] && (was || strcmp(d->figures.why, f->f.why) != 0)) {
+    if (strcmp(f->f.why, "starting") == 0)
+        quoted[0] = 0;
+    else if (f->f.why[0] && (was || strcmp(d->figures.why, f->f.why) != 0)) {
         peer_log_quote(quoted, sizeof quoted, f->f.why);
         peer_log(PEER_INFO, "not_contributing", "why=\"%s\"", quoted);
     } else if (!f->f.why[0] && !was) {
@@ -322,12 +324,16 @@ static int timeout_ms(const struct daemon *d, uint64_t now)
     return until <= now ? 0 : (int)((until - now + 999999) / 1000000);
 }
 
-/* Own feed known to neighbours: wait at most five seconds for one of them to agree with us. */
+/* Do neighbours hold more of our own feed?  Until one agrees with us in everything, or frontiers were compared and a second
+ * passed in which a difference would have shown, or nobody answered for five seconds. */
 static void stop_asking(struct daemon *d, uint64_t now)
 {
     size_t agree = 0, links = 0;
+    struct net_gossip_counters c;
     net_gossip_agreement(d->gossip, &agree, &links);
-    if (agree == 0 && now - d->started_ns < ask_own_ns)
+    net_gossip_count(d->gossip, &c);
+    const bool compared = d->first_link_ns && c.summaries > 0 && now - d->first_link_ns > NS;
+    if (agree == 0 && !compared && now - d->started_ns < ask_own_ns)
         return;
     d->asking = false;
     d->dirty = true;
@@ -398,8 +404,10 @@ static void stop_all(struct daemon *d)
         d->compute = NULL;
         take_messages(d); /* the last figures; a segment sealed meanwhile is stored and sent */
     }
-    if (d->transport)
+    if (d->transport) {
+        net_transport_traffic(d->transport, &d->traffic);
         net_transport_free(d->transport);
+    }
     d->transport = NULL;
 }
 

@@ -69,7 +69,7 @@ struct daemon {
     struct dial dials[LIMIT_DIALS];
     size_t n_dials;
     struct net_book *book;
-    uint64_t redial_ns, told_ns;
+    uint64_t told_ns, first_link_ns;
 
     /* marks */
     bool dirty;               /* something changed since the last mark */
@@ -101,6 +101,7 @@ struct daemon {
     size_t n_asks;
     uint64_t records_foreign, records_own, ledger_errors, send_failures, wire_bytes, wire_records;
     uint64_t saved_ns;
+    struct net_traffic traffic; /* in the end, when the transport is gone */
 
     /* the end */
     bool finishing;

@@ -66,7 +66,6 @@ void daemon_addresses_load(struct daemon *d)
     }
     for (size_t i = 0; i < d->o.n_connect; i++)
         net_book_heard(d->book, d->o.connect[i], "seed", daemon_unix_ms() / 1000, random_word(d));
-    d->redial_ns = 0;
     daemon_redial(d);
 }
 
@@ -178,6 +177,8 @@ static void link_up(struct daemon *d, const struct net_event *e, uint64_t now)
     *l = (struct link){.id = e->link, .outgoing = e->outgoing};
     memcpy(l->machine, e->machine, 32);
     snprintf(l->address, sizeof l->address, "%s", e->address);
+    if (!d->first_link_ns)
+        d->first_link_ns = now;
     struct dial *a = e->outgoing ? find_dial(d, e->address) : NULL;
     if (a)
         a->linked = true;

@@ -68,7 +68,7 @@ static json_t *peers(const struct daemon *d)
 
 static json_t *traffic(const struct daemon *d)
 {
-    struct net_traffic t = {0, 0};
+    struct net_traffic t = d->traffic;
     if (d->transport)
         net_transport_traffic(d->transport, &t);
     const uint64_t records = d->records_own + d->records_foreign;
