@@ -198,7 +198,7 @@ static enum err parse_tensor(struct zo_tensor *t, const json_t *o, size_t i, str
     if (!json_is_object(o))
         return err_set(why, ERR_FORMAT, "manifest: field 'tensors[%zu]' must be an object", i);
     TRY(unknown_fields(o, where, known, ARRAY_LEN(known), why));
-    const char *name = NULL;
+    const char *name = "";
     uint64_t bits = 0, e = 0;
     TRY(get_text(&r, "name", true, LIMIT_NAME_BYTES, &name));
     if (name[0] == '\0')
@@ -335,7 +335,7 @@ static enum err parse_file(struct peer_file *f, const json_t *o, size_t i, struc
     char where[40];
     (void)snprintf(where, sizeof where, "model.files[%zu].", i);
     const struct reader r = {o, where, why};
-    const char *name = NULL;
+    const char *name = "";
     const json_t *chunks = NULL;
     TRY(get_text(&r, "name", true, sizeof f->name - 1, &name));
     if (!plain_name(name))

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -225,11 +226,17 @@ static int make_dir(void **state)
     return *state ? 0 : -1;
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
 static int remove_dir(void **state)
 {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf '%s'", (const char *)*state);
-    return system(command);
+    return nftw(*state, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 #define WITH_DIR(t) cmocka_unit_test_setup_teardown(t, make_dir, remove_dir)

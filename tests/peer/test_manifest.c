@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,9 +26,10 @@ static char *changed(const char *from, const char *to)
 {
     const char *at = strstr(whole, from);
     assert_non_null(at);
-    char *out = malloc(sizeof whole + strlen(to));
+    const size_t n = sizeof whole + strlen(to);
+    char *out = malloc(n);
     assert_non_null(out);
-    (void)sprintf(out, "%.*s%s%s", (int)(at - whole), whole, to, at + strlen(from));
+    (void)snprintf(out, n, "%.*s%s%s", (int)(at - whole), whole, to, at + strlen(from));
     return out;
 }
 
@@ -329,11 +331,17 @@ static int make_dir(void **state)
     return *state && net_start() == ERR_OK ? 0 : -1;
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
 static int remove_dir(void **state)
 {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf '%s'", (const char *)*state);
-    return system(command);
+    return nftw(*state, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 int main(void)
