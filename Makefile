@@ -109,6 +109,21 @@ deps: ## installs the Debian packages that building and testing need
 deps-lint: ## installs the analysers
 	@dpkg -s clang-tidy cppcheck git >/dev/null 2>&1 || { $(call apt,clang-tidy cppcheck git); }
 
+# ---- simulator (tests/sim): virtual time, every fault, from one seed ----
+SEED ?= 1
+PEERS ?= 30
+HOURS ?= 0.05
+SEEDS ?= 1
+$(B)/tests/sim/sim: $(B)/tests/sim/sim.o $(B)/tests/sim/world.o $(NET_LIB)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+.PHONY: sim sim-soak sim-swarm
+sim: $(B)/tests/sim/sim ## one simulated swarm: SEED= PEERS= HOURS=, or SEEDS= of them from SEED on
+	@$< $(SEED) $(PEERS) $(HOURS) $(SEEDS)
+sim-soak: $(B)/tests/sim/sim ## 10,000 seeds x 30 peers
+	@$< $(SEED) 30 0.02 10000
+sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory, traffic
+	@$< swarm 1000 1000000
+
 # ---- analysers ----
 SOURCES = $(ZO) $(NET) $(PEER) peer/main.c
 TIDY = $(patsubst %.c,$(B)/tidy/%.ok,$(SOURCES))

@@ -2,6 +2,12 @@
 #include "core.h"
 #include "wire.h"
 
+/* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the records before it too, and the
+ * simulator must find it. */
+#ifndef PLANTED_BUG
+#define PLANTED_BUG 0
+#endif
+
 static int by_id(const void *a, const void *b)
 {
     return memcmp(a, b, 32);
@@ -94,7 +100,7 @@ static void lower_cut(struct net_gossip *g, struct net_feed *f, uint64_t cut)
         const uint32_t n_now = net_feed_get(f, i, &g->rules, cut, &s, now);
         const uint64_t gone = (n_was - n_now) * net_weight(g->rules.n0, s.lag);
         for (uint32_t k = 0; k < s.count; k++)
-            was[k] = was[k] && !now[k];
+            was[k] = was[k] && (!now[k] || PLANTED_BUG);
         if (n_was > n_now) {
             const size_t bytes = net_feed_wire_bytes(f, i);
             const size_t at = net_queue_bytes(&g->queue, net_feed_wire(f, i), bytes);

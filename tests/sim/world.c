@@ -104,6 +104,7 @@ struct row {
 struct key {
     uint8_t id[32], sk[64];
     uint64_t sealed; /* end of what its honest owner has sealed and stored */
+    bool twin;       /* its peers seal on whatever they see: hostile */
     bool doubtful;   /* twin, rolled back, retracted: may be cut */
     bool retired;  /* its disk was lost, or its peer lies: the network may lack its end */
 };
@@ -569,11 +570,30 @@ static void crash(struct world *w, uint32_t i)
 }
 
 /* ---- sealing ---- */
+
+/* A liar signs a second segment for the same place and shows it to one neighbour. */
+static void forge(struct world *w, uint32_t i, struct net_segment s, const uint8_t prev[32])
+{
+    struct peer *p = &w->peers[i];
+    struct key *k = &w->keys[p->key];
+    struct net_identity identity = {.sk = k->sk};
+    uint8_t frame[37 + NET_SEGMENT_BYTES_MAX] = {9}; /* SEGMENT_OF */
+    if (p->n_links == 0)
+        return;
+    memcpy(identity.id, k->id, 32);
+    s.codes[0] ^= 1;
+    net_segment_sign(&s, &w->rules, &identity, prev);
+    memcpy(frame + 1, k->id, 32);
+    bytes_put_le(frame + 33, 60000, 4);
+    k->doubtful = true;
+    send_frame(w, i, p->links[draw(w, p->n_links)], frame, 37 + net_segment_write(frame + 37, &s));
+}
+
 static void seal(struct world *w, uint32_t i)
 {
     struct peer *p = &w->peers[i];
     struct key *k = &w->keys[p->key];
-    if (p->own_lost || net_gossip_own_closed(p->g) || (w->o.records && w->sealed_records >= w->o.records))
+    if ((p->own_lost && !k->twin) || net_gossip_own_closed(p->g) || (w->o.records && w->sealed_records >= w->o.records))
         return;
     struct net_frontier_entry e = {.cut = UINT64_MAX};
     struct net_clock clock;
@@ -599,6 +619,8 @@ static void seal(struct world *w, uint32_t i)
     memcpy(identity.id, k->id, 32);
     net_segment_sign(&s, &w->rules, &identity, e.head);
     const size_t n = net_segment_write(wire, &s);
+    if (p->liar && chance(w, 8192))
+        forge(w, i, s, e.head);
     if (net_gossip_own(p->g, wire, n, peer_now(w, p)) != ERR_OK) {
         fail(w, "peer %u could not seal at %llu", i, (unsigned long long)s.first_seq);
         return;
@@ -861,7 +883,7 @@ static void begin(struct world *w)
         const bool twin = i > 1 && i <= 1 + w->o.twins;
         p->key = twin ? w->peers[i - 1].key : new_key(w);
         if (twin)
-            w->keys[p->key].doubtful = true;
+            w->keys[p->key].doubtful = w->keys[p->key].twin = true;
         p->liar = i + w->o.liars >= w->o.peers;
         w->keys[p->key].retired = p->liar;
         p->listens = i < 3 || !chance(w, w->o.nat);
@@ -958,14 +980,14 @@ void world_draw(struct world_options *o, uint64_t seed, uint32_t peers, uint64_t
     o->doubled = OFTEN(2, 65536 / 2);
     o->late = OFTEN(2, 65536 / 5);
     o->crash = OFTEN(2, 65536);
-    o->pause = OFTEN(3, 65536);
-    o->jump = OFTEN(3, 65536);
-    o->rollback = OFTEN(3, 32768);
-    o->wiped = OFTEN(3, 32768);
-    o->partition = OFTEN(2, 65536);
-    o->retract = OFTEN(3, 65536);
-    o->twins = OFTEN(3, 4);
-    o->liars = OFTEN(3, peers / 5 + 1);
+    o->pause = OFTEN(2, 65536);
+    o->jump = OFTEN(2, 65536);
+    o->rollback = OFTEN(2, 32768);
+    o->wiped = OFTEN(2, 32768);
+    o->partition = OFTEN(2, 3 * 65536);
+    o->retract = OFTEN(2, 2 * 65536);
+    o->twins = OFTEN(2, 4);
+    o->liars = OFTEN(2, peers / 5 + 1);
     o->nat = OFTEN(2, 60000);
     o->sync = next(&s) % 4 == 0;
     o->invite = next(&s) % 3 == 0;
