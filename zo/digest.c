@@ -1,7 +1,9 @@
-/* zo/digest.c -- u^T M w mod p = 2^61 - 1: the digest, what records add to it, and Freivalds' check.
+/* zo/digest.c -- u^T M w mod p = 2^61 - 1: the digest, what records add to it, and Freivalds'
+ * check.
  *
- * u and w of tensor t: streams digest-u, digest-w of a key; entry i = (word 2i + 2^32 word 2i+1) mod p.  A vector is
- * a column: sum m_i u_i w_0.  The digest's key is public, the check's secret: the same sums.  Source: SPEC 7. */
+ * u and w of tensor t: streams digest-u, digest-w of a key; entry i = (word 2i + 2^32 word 2i+1)
+ * mod p.  A vector is a column: sum m_i u_i w_0.  The digest's key is public, the check's secret:
+ * the same sums.  Source: SPEC 7. */
 #include <onebyte/zo/state.h>
 
 #include "zo/plan.h"
@@ -17,11 +19,13 @@ struct vectors {
 
 static struct vectors vectors_of(const uint32_t key[2], uint32_t t)
 {
-    return (struct vectors){zo_stream(key, ZO_DOMAIN_DIGEST_U, t, 0), zo_stream(key, ZO_DOMAIN_DIGEST_W, t, 0)};
+    return (struct vectors){zo_stream(key, ZO_DOMAIN_DIGEST_U, t, 0),
+                            zo_stream(key, ZO_DOMAIN_DIGEST_W, t, 0)};
 }
 
 /* x [n] <- entries first .. first + n - 1; first even, n <= ZO_LIMBS. */
-static void entries(uint64_t *x, const struct zo_stream *s, uint64_t first, size_t n, const struct zo_kernels *k)
+static void entries(uint64_t *x, const struct zo_stream *s, uint64_t first, size_t n,
+                    const struct zo_kernels *k)
 {
     uint32_t words[2 * ZO_LIMBS + 2];
     ENSURE(n <= ZO_LIMBS && first % 2 == 0);
@@ -30,7 +34,8 @@ static void entries(uint64_t *x, const struct zo_stream *s, uint64_t first, size
         x[i] = zo_mod_p((uint64_t)words[2 * i + 1] << 32 | words[2 * i]);
 }
 
-static void limbs(struct zo_limbs *l, const struct zo_stream *s, uint64_t first, size_t n, const struct zo_kernels *k)
+static void limbs(struct zo_limbs *l, const struct zo_stream *s, uint64_t first, size_t n,
+                  const struct zo_kernels *k)
 {
     uint64_t x[ZO_LIMBS];
     entries(x, s, first, n, k);
@@ -57,8 +62,8 @@ static uint64_t dot64(const int64_t *m, const struct zo_limbs *l, size_t n)
     return sum;
 }
 
-static uint64_t dot(const struct zo_state *s, uint32_t t, uint64_t first, const struct zo_limbs *l, size_t n,
-                    const struct zo_kernels *k)
+static uint64_t dot(const struct zo_state *s, uint32_t t, uint64_t first, const struct zo_limbs *l,
+                    size_t n, const struct zo_kernels *k)
 {
     if (s->rules->tensors[t].bits == 32)
         return k->dot32((const int32_t *)s->m[t] + first, l->l[0], n);
@@ -66,7 +71,8 @@ static uint64_t dot(const struct zo_state *s, uint32_t t, uint64_t first, const 
 }
 
 /* A column: its entries along u, times w_0. */
-static uint64_t column_value(const struct zo_state *s, uint32_t t, const struct vectors *v, const struct zo_kernels *k)
+static uint64_t column_value(const struct zo_state *s, uint32_t t, const struct vectors *v,
+                             const struct zo_kernels *k)
 {
     const uint64_t n = zo_tensor_elements(&s->rules->tensors[t]);
     struct zo_limbs l;
@@ -81,8 +87,9 @@ static uint64_t column_value(const struct zo_state *s, uint32_t t, const struct 
 }
 
 /* Rows row .. row + n - 1 of a matrix against the limbs of columns col .. col + n_cols - 1. */
-static uint64_t rows_value(const struct zo_state *s, uint32_t t, uint64_t row, size_t n, uint64_t col, size_t n_cols,
-                           const uint64_t *u, const struct zo_limbs *l, const struct zo_kernels *k)
+static uint64_t rows_value(const struct zo_state *s, uint32_t t, uint64_t row, size_t n,
+                           uint64_t col, size_t n_cols, const uint64_t *u, const struct zo_limbs *l,
+                           const struct zo_kernels *k)
 {
     const uint64_t cols = zo_tensor_cols(&s->rules->tensors[t]);
     uint64_t sum = 0;
@@ -91,7 +98,8 @@ static uint64_t rows_value(const struct zo_state *s, uint32_t t, uint64_t row, s
     return sum;
 }
 
-static uint64_t tensor_value(const struct zo_state *s, uint32_t t, const uint32_t key[2], const struct zo_kernels *k)
+static uint64_t tensor_value(const struct zo_state *s, uint32_t t, const uint32_t key[2],
+                             const struct zo_kernels *k)
 {
     const struct zo_tensor *tensor = &s->rules->tensors[t];
     const struct vectors v = vectors_of(key, t);
@@ -112,9 +120,11 @@ static uint64_t tensor_value(const struct zo_state *s, uint32_t t, const uint32_
     return sum;
 }
 
-/* dots [n] <- sum over i < length of (sign i of record r) x_i, for n <= BATCH records from `at` on. */
-static void dot_records(uint64_t *dots, const struct zo_plan *p, size_t at, size_t n, uint32_t domain_tensor,
-                        const struct zo_stream *x, uint64_t length, const struct zo_kernels *k)
+/* dots [n] <- sum over i < length of (sign i of record r) x_i, for n <= BATCH records from `at` on.
+ */
+static void dot_records(uint64_t *dots, const struct zo_plan *p, size_t at, size_t n,
+                        uint32_t domain_tensor, const struct zo_stream *x, uint64_t length,
+                        const struct zo_kernels *k)
 {
     const struct zo_records *r = &p->records;
     uint32_t words[ZO_LIMBS / 32], ones[ZO_LIMBS / 32];
@@ -124,11 +134,13 @@ static void dot_records(uint64_t *dots, const struct zo_plan *p, size_t at, size
     for (uint64_t first = 0; first < length; first += ZO_LIMBS) {
         const size_t now = upto(length - first, ZO_LIMBS);
         limbs(&l, x, first, now, k);
-        const uint64_t less = zo_neg_p(k->dot_bits(ones, l.l[0], now)); /* sum +-x = 2 (sum of x where +) - sum x */
+        const uint64_t less =
+            zo_neg_p(k->dot_bits(ones, l.l[0], now)); /* sum +-x = 2 (sum of x where +) - sum x */
         for (size_t i = 0; i < n; i++) {
             const struct zo_stream s = {.key = {r->key0[at + i], r->key1[at + i]},
                                         .domain_tensor = domain_tensor,
-                                        .seq = (uint64_t)r->seq_hi[at + i] << 32 | r->seq_lo[at + i]};
+                                        .seq =
+                                            (uint64_t)r->seq_hi[at + i] << 32 | r->seq_lo[at + i]};
             k->words(words, &s, (uint32_t)(first / 128), (now + 127) / 128);
             const uint64_t plus = k->dot_bits(words, l.l[0], now);
             dots[i] = zo_add_p(dots[i], zo_add_p(zo_add_p(plus, plus), less));
@@ -137,30 +149,36 @@ static void dot_records(uint64_t *dots, const struct zo_plan *p, size_t at, size
 }
 
 /* sum of v (a.u)(b.w) over a run of records. */
-static uint64_t run_rank1(const struct zo_plan *p, uint32_t t, const struct zo_run *run, const struct vectors *v,
-                          const struct zo_kernels *k)
+static uint64_t run_rank1(const struct zo_plan *p, uint32_t t, const struct zo_run *run,
+                          const struct vectors *v, const struct zo_kernels *k)
 {
     const struct zo_tensor *tensor = &p->rules->tensors[t];
     uint64_t au[BATCH], bw[BATCH], sum = 0;
     for (size_t done = 0; done < run->n;) {
         const size_t at = run->first + done, now = upto(run->n - done, BATCH);
-        dot_records(au, p, at, now, (uint32_t)ZO_DOMAIN_A << 24 | t, &v->u, zo_tensor_rows(tensor), k);
-        dot_records(bw, p, at, now, (uint32_t)ZO_DOMAIN_B << 24 | t, &v->w, zo_tensor_cols(tensor), k);
+        dot_records(au, p, at, now, (uint32_t)ZO_DOMAIN_A << 24 | t, &v->u, zo_tensor_rows(tensor),
+                    k);
+        dot_records(bw, p, at, now, (uint32_t)ZO_DOMAIN_B << 24 | t, &v->w, zo_tensor_cols(tensor),
+                    k);
         for (size_t i = 0; i < now; i++)
-            sum = zo_add_p(sum, zo_mul_p(zo_signed_p(p->records.v[at + i]), zo_mul_p(au[i], bw[i])));
+            sum =
+                zo_add_p(sum, zo_mul_p(zo_signed_p(p->records.v[at + i]), zo_mul_p(au[i], bw[i])));
         done += now;
     }
     return sum;
 }
 
-/* sum acc_e u_i w_j over a chunk of elements e = i cols + j from `first` on.  *w_from: the columns whose limbs l
- * holds; every piece of a row within one window of ZO_LIMBS columns is one dot product. */
-static uint64_t chunk_value(const int32_t *acc, uint64_t first, size_t n, uint64_t cols, const struct vectors *v,
-                            struct zo_limbs *l, uint64_t *w_from, const struct zo_kernels *k)
+/* sum acc_e u_i w_j over a chunk of elements e = i cols + j from `first` on.  *w_from: the columns
+ * whose limbs l holds; every piece of a row within one window of ZO_LIMBS columns is one dot
+ * product. */
+static uint64_t chunk_value(const int32_t *acc, uint64_t first, size_t n, uint64_t cols,
+                            const struct vectors *v, struct zo_limbs *l, uint64_t *w_from,
+                            const struct zo_kernels *k)
 {
     uint64_t sum = 0, u[2];
     for (size_t done = 0; done < n;) {
-        const uint64_t row = (first + done) / cols, col = (first + done) % cols, window = col / ZO_LIMBS * ZO_LIMBS;
+        const uint64_t row = (first + done) / cols, col = (first + done) % cols,
+                       window = col / ZO_LIMBS * ZO_LIMBS;
         const size_t width = upto(cols - window, ZO_LIMBS);
         const size_t now = upto(window + width - col, n - done);
         if (*w_from != window) {
@@ -168,15 +186,17 @@ static uint64_t chunk_value(const int32_t *acc, uint64_t first, size_t n, uint64
             *w_from = window;
         }
         entries(u, &v->u, row / 2 * 2, 2, k);
-        sum = zo_add_p(sum, zo_mul_p(u[row % 2], k->dot32(acc + done, l->l[0] + (col - window), now)));
+        sum = zo_add_p(sum,
+                       zo_mul_p(u[row % 2], k->dot32(acc + done, l->l[0] + (col - window), now)));
         done += now;
     }
     return sum;
 }
 
-/* sum of v z_ij u_i w_j over a run of records of a dense kind: their sum first, then one dot product. */
-static uint64_t run_dense(const struct zo_plan *p, uint32_t t, const struct zo_run *run, const struct vectors *v,
-                          const struct zo_kernels *k)
+/* sum of v z_ij u_i w_j over a run of records of a dense kind: their sum first, then one dot
+ * product. */
+static uint64_t run_dense(const struct zo_plan *p, uint32_t t, const struct zo_run *run,
+                          const struct vectors *v, const struct zo_kernels *k)
 {
     const struct zo_tensor *tensor = &p->rules->tensors[t];
     const uint64_t n = zo_tensor_elements(tensor), cols = zo_tensor_cols(tensor);
@@ -200,13 +220,16 @@ static uint64_t run_dense(const struct zo_plan *p, uint32_t t, const struct zo_r
 }
 
 /* What the planned records add to the value of tensor t: minus sum v L ... */
-static uint64_t tensor_delta(const struct zo_plan *p, uint32_t t, const uint32_t key[2], const struct zo_kernels *k)
+static uint64_t tensor_delta(const struct zo_plan *p, uint32_t t, const uint32_t key[2],
+                             const struct zo_kernels *k)
 {
-    const bool rank1 = p->rules->direction == ZO_RANK1 && zo_tensor_is_matrix(&p->rules->tensors[t]);
+    const bool rank1 =
+        p->rules->direction == ZO_RANK1 && zo_tensor_is_matrix(&p->rules->tensors[t]);
     const struct vectors v = vectors_of(key, t);
     uint64_t sum = 0;
     for (struct zo_run run = {0}; zo_plan_next(p, t, &run);)
-        sum = zo_add_p(sum, zo_mul_p(zo_mod_p(run.coef), (rank1 ? run_rank1 : run_dense)(p, t, &run, &v, k)));
+        sum = zo_add_p(
+            sum, zo_mul_p(zo_mod_p(run.coef), (rank1 ? run_rank1 : run_dense)(p, t, &run, &v, k)));
     return zo_neg_p(sum);
 }
 
@@ -225,7 +248,8 @@ static void sum_item(void *ctx, size_t i, size_t worker)
 {
     struct job *j = ctx;
     const uint32_t t = (uint32_t)i;
-    const uint64_t x = j->plan ? tensor_delta(j->plan, t, j->key, j->k) : tensor_value(j->s, t, j->key, j->k);
+    const uint64_t x =
+        j->plan ? tensor_delta(j->plan, t, j->key, j->k) : tensor_value(j->s, t, j->key, j->k);
     uint_fast64_t before = atomic_load(&j->sum);
     (void)worker;
     if (j->values)
@@ -241,7 +265,8 @@ uint64_t zo_state_digest(const struct zo_state *s, const struct zo_kernels *k, s
     return atomic_load(&j.sum);
 }
 
-uint64_t zo_state_digest_delta(const struct zo_state *s, const struct zo_fold *folds, size_t n, struct zo_pool *pool)
+uint64_t zo_state_digest_delta(const struct zo_state *s, const struct zo_fold *folds, size_t n,
+                               struct zo_pool *pool)
 {
     struct zo_plan plan;
     if (zo_plan_new(&plan, s->rules, folds, n) != ERR_OK)
@@ -252,8 +277,8 @@ uint64_t zo_state_digest_delta(const struct zo_state *s, const struct zo_fold *f
     return atomic_load(&j.sum);
 }
 
-void zo_state_probe(const struct zo_state *s, uint64_t *probes, const uint32_t key[2], const struct zo_kernels *k,
-                    struct zo_pool *pool)
+void zo_state_probe(const struct zo_state *s, uint64_t *probes, const uint32_t key[2],
+                    const struct zo_kernels *k, struct zo_pool *pool)
 {
     struct job j = {.s = s, .key = key, .k = k, .values = probes};
     zo_pool_run(pool, s->rules->n_tensors, sum_item, &j);
@@ -272,9 +297,9 @@ static void prove_item(void *ctx, size_t i, size_t worker)
     }
 }
 
-enum err zo_state_prove(const struct zo_state *s, const uint64_t *base_probes, const uint32_t key[2],
-                        const struct zo_fold *folds, size_t n, uint32_t *tensor, const struct zo_kernels *k,
-                        struct zo_pool *pool)
+enum err zo_state_prove(const struct zo_state *s, const uint64_t *base_probes,
+                        const uint32_t key[2], const struct zo_fold *folds, size_t n,
+                        uint32_t *tensor, const struct zo_kernels *k, struct zo_pool *pool)
 {
     struct zo_plan plan;
     const int64_t above = zo_state_above(s, 30, 60, pool);
@@ -284,7 +309,8 @@ enum err zo_state_prove(const struct zo_state *s, const uint64_t *base_probes, c
         return ERR_RANGE;
     }
     TRY(zo_plan_new(&plan, s->rules, folds, n));
-    struct job j = {.s = s, .plan = &plan, .key = key, .k = k, .expected = base_probes, .wrong = UINT32_MAX};
+    struct job j = {
+        .s = s, .plan = &plan, .key = key, .k = k, .expected = base_probes, .wrong = UINT32_MAX};
     zo_pool_run(pool, s->rules->n_tensors, prove_item, &j);
     zo_plan_free(&plan);
     const uint32_t wrong = (uint32_t)atomic_load(&j.wrong);

@@ -24,10 +24,12 @@ void zo_stream_words(uint32_t *out, const struct zo_stream *s, uint64_t first_wo
 }
 
 /* Signs from bit `first` on, up to the next multiple of 32, and at most n; returns how many. */
-static size_t signs_head(float *out, const struct zo_stream *s, uint64_t first, size_t n, float scale, bool add,
-                         const struct zo_kernels *k)
+static size_t signs_head(float *out, const struct zo_stream *s, uint64_t first, size_t n,
+                         float scale, bool add, const struct zo_kernels *k)
 {
-    const size_t shift = (size_t)(first % 32), head = shift == 0 ? 0 : 32 - shift < n ? 32 - shift : n;
+    const size_t shift = (size_t)(first % 32), head = shift == 0       ? 0
+                                                      : 32 - shift < n ? 32 - shift
+                                                                       : n;
     if (head > 0) {
         uint32_t w;
         zo_stream_words(&w, s, first / 32, 1, k);
@@ -37,8 +39,8 @@ static size_t signs_head(float *out, const struct zo_stream *s, uint64_t first, 
     return head;
 }
 
-void zo_signs_f32(float *out, const struct zo_stream *s, uint64_t first, size_t n, float scale, bool add,
-                  const struct zo_kernels *k)
+void zo_signs_f32(float *out, const struct zo_stream *s, uint64_t first, size_t n, float scale,
+                  bool add, const struct zo_kernels *k)
 {
     uint32_t words[CHUNK_WORDS];
     const size_t head = signs_head(out, s, first, n, scale, add, k);
@@ -50,8 +52,8 @@ void zo_signs_f32(float *out, const struct zo_stream *s, uint64_t first, size_t 
     }
 }
 
-void zo_gauss_f32(float *out, const struct zo_stream *s, uint64_t first, size_t n, float scale, bool add,
-                  const struct zo_kernels *k)
+void zo_gauss_f32(float *out, const struct zo_stream *s, uint64_t first, size_t n, float scale,
+                  bool add, const struct zo_kernels *k)
 {
     uint32_t words[CHUNK_WORDS];
     for (size_t at = 0; at < n;) {
@@ -62,27 +64,29 @@ void zo_gauss_f32(float *out, const struct zo_stream *s, uint64_t first, size_t 
     }
 }
 
-void zo_direction_a_f32(float *a, const uint32_t key[2], uint64_t seq, uint32_t tensor, uint64_t row0, size_t n_rows,
-                        const struct zo_kernels *k)
+void zo_direction_a_f32(float *a, const uint32_t key[2], uint64_t seq, uint32_t tensor,
+                        uint64_t row0, size_t n_rows, const struct zo_kernels *k)
 {
     const struct zo_stream s = zo_stream(key, ZO_DOMAIN_A, tensor, seq);
     zo_signs_f32(a, &s, row0, n_rows, 1.0f, false, k);
 }
 
-void zo_direction_b_f32(float *b, const uint32_t key[2], uint64_t seq, uint32_t tensor, uint64_t col0, size_t n_cols,
-                        const struct zo_kernels *k)
+void zo_direction_b_f32(float *b, const uint32_t key[2], uint64_t seq, uint32_t tensor,
+                        uint64_t col0, size_t n_cols, const struct zo_kernels *k)
 {
     const struct zo_stream s = zo_stream(key, ZO_DOMAIN_B, tensor, seq);
     zo_signs_f32(b, &s, col0, n_cols, 1.0f, false, k);
 }
 
-void zo_direction_rows_f32(float *out, const struct zo_rules *rules, uint32_t t, const uint32_t key[2], uint64_t seq,
-                           uint64_t row0, size_t n_rows, float scale, bool add, const struct zo_kernels *k)
+void zo_direction_rows_f32(float *out, const struct zo_rules *rules, uint32_t t,
+                           const uint32_t key[2], uint64_t seq, uint64_t row0, size_t n_rows,
+                           float scale, bool add, const struct zo_kernels *k)
 {
     const struct zo_tensor *tensor = &rules->tensors[t];
     const uint64_t cols = zo_tensor_cols(tensor);
     if (rules->direction == ZO_RANK1 && zo_tensor_is_matrix(tensor)) {
-        const struct zo_stream a = zo_stream(key, ZO_DOMAIN_A, t, seq), b = zo_stream(key, ZO_DOMAIN_B, t, seq);
+        const struct zo_stream a = zo_stream(key, ZO_DOMAIN_A, t, seq),
+                               b = zo_stream(key, ZO_DOMAIN_B, t, seq);
         for (size_t i = 0; i < n_rows; i++) {
             float sign;
             zo_signs_f32(&sign, &a, row0 + i, 1, 1.0f, false, k);
@@ -92,5 +96,6 @@ void zo_direction_rows_f32(float *out, const struct zo_rules *rules, uint32_t t,
     }
     const bool gaussian = rules->direction == ZO_GAUSSIAN;
     const struct zo_stream s = zo_stream(key, gaussian ? ZO_DOMAIN_GAUSS : ZO_DOMAIN_DENSE, t, seq);
-    (gaussian ? zo_gauss_f32 : zo_signs_f32)(out, &s, row0 * cols, n_rows * (size_t)cols, scale, add, k);
+    (gaussian ? zo_gauss_f32 : zo_signs_f32)(out, &s, row0 * cols, n_rows * (size_t)cols, scale,
+                                             add, k);
 }

@@ -1,7 +1,9 @@
-/* zo/fold.c -- the fold as exact integer products over tiles (matrices) and chunks (dense kinds and vectors).
+/* zo/fold.c -- the fold as exact integer products over tiles (matrices) and chunks (dense kinds and
+ * vectors).
  *
- * Each element is touched by one work item only, and each item takes all records: no two threads share an
- * element, and the sum is exact, so neither threads nor order show in the bits.  Bounds: SPEC 8. */
+ * Each element is touched by one work item only, and each item takes all records: no two threads
+ * share an element, and the sum is exact, so neither threads nor order show in the bits.  Bounds:
+ * SPEC 8. */
 #include <onebyte/zo/state.h>
 
 #include "zo/plan.h"
@@ -10,14 +12,15 @@
 #include <string.h>
 
 enum {
-    LD = ZO_TILE_RECORDS,                         /* records between the words of a tile's factors */
+    LD = ZO_TILE_RECORDS, /* records between the words of a tile's factors */
     A_WORDS = ZO_TILE_ROWS / 32 * LD,
     B_WORDS = ZO_TILE_COLS / 32 * LD,
-    DENSE_ITEM = 64 * ZO_DENSE_CHUNK,             /* elements of one work item of a dense kind */
-    DENSE_RUN = 1 << 18,                          /* records per int32 sum: 2^18 * 4064 < 2^31 */
+    DENSE_ITEM = 64 * ZO_DENSE_CHUNK, /* elements of one work item of a dense kind */
+    DENSE_RUN = 1 << 18,              /* records per int32 sum: 2^18 * 4064 < 2^31 */
 };
 _Static_assert((int64_t)DENSE_RUN * 4064 < INT32_MAX, "dense sums fit int32");
-_Static_assert(ZO_TILE_ROWS % 128 == 0 && ZO_TILE_COLS % 128 == 0, "a tile's bits start at a block");
+_Static_assert(ZO_TILE_ROWS % 128 == 0 && ZO_TILE_COLS % 128 == 0,
+               "a tile's bits start at a block");
 _Static_assert(ZO_TILE_RECORDS % 16 == 0, "leading dimension of words");
 
 struct item {
@@ -92,8 +95,8 @@ static void fold_tile(const struct fold *f, const struct item *item, uint8_t *sc
     }
 }
 
-void zo_fold_chunk(int32_t *acc, const struct zo_plan *plan, uint32_t t, uint64_t first, size_t at, size_t n,
-                   const struct zo_kernels *k)
+void zo_fold_chunk(int32_t *acc, const struct zo_plan *plan, uint32_t t, uint64_t first, size_t at,
+                   size_t n, const struct zo_kernels *k)
 {
     const bool gaussian = plan->rules->direction == ZO_GAUSSIAN;
     const uint32_t domain = gaussian ? ZO_DOMAIN_GAUSS : ZO_DOMAIN_DENSE;
@@ -101,7 +104,8 @@ void zo_fold_chunk(int32_t *acc, const struct zo_plan *plan, uint32_t t, uint64_
     memset(acc, 0, ZO_DENSE_CHUNK * sizeof *acc);
     for (size_t done = 0; done < n;) {
         const size_t now = min_size(n - done, ZO_DENSE_RECORDS);
-        (gaussian ? k->fold_gauss : k->fold_signs)(acc, &plan->records, at + done, now, domain << 24 | t, block);
+        (gaussian ? k->fold_gauss : k->fold_signs)(acc, &plan->records, at + done, now,
+                                                   domain << 24 | t, block);
         done += now;
     }
 }
@@ -166,8 +170,8 @@ static enum err split(struct fold *f)
     return ERR_OK;
 }
 
-enum err zo_state_fold(struct zo_state *s, const struct zo_fold *folds, size_t n, const struct zo_kernels *k,
-                       struct zo_pool *pool)
+enum err zo_state_fold(struct zo_state *s, const struct zo_fold *folds, size_t n,
+                       const struct zo_kernels *k, struct zo_pool *pool)
 {
     struct zo_plan plan;
     struct fold f = {.s = s, .plan = &plan, .k = k};
@@ -179,7 +183,8 @@ enum err zo_state_fold(struct zo_state *s, const struct zo_fold *folds, size_t n
     e = split(&f);
     if (e != ERR_OK)
         goto out;
-    f.scratch_bytes = ((A_WORDS + B_WORDS) * sizeof(uint32_t) + k->tile_scratch + 4095) / 4096 * 4096;
+    f.scratch_bytes =
+        ((A_WORDS + B_WORDS) * sizeof(uint32_t) + k->tile_scratch + 4095) / 4096 * 4096;
     f.scratch = aligned_alloc(4096, zo_pool_threads(pool) * f.scratch_bytes);
     if (!f.scratch) {
         e = ERR_NOMEM;

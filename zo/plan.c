@@ -27,7 +27,8 @@ static int compare(const void *pa, const void *pb)
     return (a->factor > b->factor) - (a->factor < b->factor);
 }
 
-static enum err rank(struct ranked **ranked, const struct zo_rules *rules, const struct zo_fold *folds, size_t n)
+static enum err rank(struct ranked **ranked, const struct zo_rules *rules,
+                     const struct zo_fold *folds, size_t n)
 {
     struct ranked *r = calloc(n ? n : 1, sizeof *r);
     if (!r)
@@ -42,7 +43,8 @@ static enum err rank(struct ranked **ranked, const struct zo_rules *rules, const
     return ERR_OK;
 }
 
-static void add_records(struct zo_plan *p, uint32_t *const lanes[4], int8_t *v, const struct zo_fold *f)
+static void add_records(struct zo_plan *p, uint32_t *const lanes[4], int8_t *v,
+                        const struct zo_fold *f)
 {
     for (uint32_t i = 0; i < f->count; i++) {
         if (!counts(f, i))
@@ -56,13 +58,15 @@ static void add_records(struct zo_plan *p, uint32_t *const lanes[4], int8_t *v, 
     }
 }
 
-/* Compared with the class, not with the fold before: that one may have had no counting record and opened no class. */
+/* Compared with the class, not with the fold before: that one may have had no counting record and
+ * opened no class. */
 static bool same_class(const struct zo_class *c, const struct ranked *r)
 {
     return c->lambda == r->lambda && c->weight == r->weight && c->factor == r->factor;
 }
 
-enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const struct zo_fold *folds, size_t n)
+enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const struct zo_fold *folds,
+                     size_t n)
 {
     struct ranked *ranked;
     size_t n_max = 0;
@@ -76,12 +80,14 @@ enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const stru
         free(ranked);
         return ERR_NOMEM;
     }
-    *p = (struct zo_plan){.rules = rules, .memory = memory, .classes = (struct zo_class *)(void *)memory};
+    *p = (struct zo_plan){
+        .rules = rules, .memory = memory, .classes = (struct zo_class *)(void *)memory};
     uint32_t *lanes[4];
     for (size_t j = 0; j < 4; j++)
         lanes[j] = (uint32_t *)(void *)(memory + classes_bytes) + j * padded;
     int8_t *v = (int8_t *)(lanes[3] + padded);
-    p->records = (struct zo_records){.key0 = lanes[0], .key1 = lanes[1], .seq_lo = lanes[2], .seq_hi = lanes[3], .v = v};
+    p->records = (struct zo_records){
+        .key0 = lanes[0], .key1 = lanes[1], .seq_lo = lanes[2], .seq_hi = lanes[3], .v = v};
     for (size_t i = 0; i < n; i++) {
         const size_t before = p->n_records;
         add_records(p, lanes, v, ranked[i].fold);

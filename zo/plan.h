@@ -1,4 +1,5 @@
-/* zo/plan.h -- private: the counting records of many segments, sorted so that equal coefficients lie together. */
+/* zo/plan.h -- private: the counting records of many segments, sorted so that equal coefficients
+ * lie together. */
 #ifndef ZO_PLAN_H
 #define ZO_PLAN_H
 #include "zo/kernels/kernels.h"
@@ -23,7 +24,8 @@ struct zo_plan {
 };
 
 /* Void, cut and zero records are left out; those to subtract have their sign turned.  ERR_NOMEM. */
-NODISCARD enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules, const struct zo_fold *folds, size_t n);
+NODISCARD enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules,
+                               const struct zo_fold *folds, size_t n);
 void zo_plan_free(struct zo_plan *p);
 
 /* A run of records with one coefficient in one tensor. */
@@ -32,11 +34,13 @@ struct zo_run {
     uint64_t coef;
     size_t next_class; /* private */
 };
-/* The next run of tensor t with a coefficient other than 0; false: none left.  Start with a zeroed run. */
+/* The next run of tensor t with a coefficient other than 0; false: none left.  Start with a zeroed
+ * run. */
 bool zo_plan_next(const struct zo_plan *p, uint32_t t, struct zo_run *run);
 
-/* acc [ZO_DENSE_CHUNK] <- sum of v h over records at .. at + n - 1, for the chunk of tensor t from element `first` (a
- * multiple of ZO_DENSE_CHUNK) on, of the dense kind of the run: in zo/fold.c.  n <= 2^18. */
-void zo_fold_chunk(int32_t *acc, const struct zo_plan *plan, uint32_t t, uint64_t first, size_t at, size_t n,
-                   const struct zo_kernels *k);
+/* acc [ZO_DENSE_CHUNK] <- sum of v h over records at .. at + n - 1, for the chunk of tensor t from
+ * element `first` (a multiple of ZO_DENSE_CHUNK) on, of the dense kind of the run: in zo/fold.c.  n
+ * <= 2^18. */
+void zo_fold_chunk(int32_t *acc, const struct zo_plan *plan, uint32_t t, uint64_t first, size_t at,
+                   size_t n, const struct zo_kernels *k);
 #endif

@@ -1,4 +1,5 @@
-/* zo/pool.c -- one mutex, two conditions.  Workers take the next item under an atomic counter; the caller works too. */
+/* zo/pool.c -- one mutex, two conditions.  Workers take the next item under an atomic counter; the
+ * caller works too. */
 #include <onebyte/zo/pool.h>
 
 #include <onebyte/base/limits.h>
@@ -106,7 +107,8 @@ size_t zo_pool_threads(const struct zo_pool *p)
     return p ? p->n_threads : 1;
 }
 
-void zo_pool_run(struct zo_pool *p, size_t n, void (*item)(void *ctx, size_t i, size_t worker), void *ctx)
+void zo_pool_run(struct zo_pool *p, size_t n, void (*item)(void *ctx, size_t i, size_t worker),
+                 void *ctx)
 {
     if (!p || p->n_threads == 1 || n <= 1) {
         for (size_t i = 0; i < n; i++)

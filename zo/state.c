@@ -1,4 +1,5 @@
-/* zo/state.c -- the integers in memory: allocation, conversion from and to floats, state bytes, headroom. */
+/* zo/state.c -- the integers in memory: allocation, conversion from and to floats, state bytes,
+ * headroom. */
 #include <onebyte/zo/state.h>
 
 #include <math.h>
@@ -27,7 +28,8 @@ static void *tensor_new(size_t bytes)
     return m;
 }
 
-enum err zo_state_new(struct zo_state **out, const struct zo_rules *rules, const uint32_t digest_key[2])
+enum err zo_state_new(struct zo_state **out, const struct zo_rules *rules,
+                      const uint32_t digest_key[2])
 {
     struct zo_state *s = calloc(1, sizeof *s);
     if (!s)
@@ -70,8 +72,8 @@ static int64_t round_even(double x)
     return i + (rest > 0.5 || (rest == 0.5 && (i & 1) != 0));
 }
 
-/* m0 of one value; false if it does not fit.  Scaling by a power of two is exact but for subnormal results,
- * which round to zero either way. */
+/* m0 of one value; false if it does not fit.  Scaling by a power of two is exact but for subnormal
+ * results, which round to zero either way. */
 static bool quantise(int64_t *m, double theta, double scale, double limit)
 {
     const double x = theta * scale;
@@ -95,7 +97,8 @@ static double load_limit(const struct zo_tensor *t)
     return t->bits == 32 ? 0x1p28 : 0x1p56;
 }
 
-enum err zo_state_load_f64(struct zo_state *s, uint32_t t, uint64_t first, const double *theta, size_t n)
+enum err zo_state_load_f64(struct zo_state *s, uint32_t t, uint64_t first, const double *theta,
+                           size_t n)
 {
     const struct zo_tensor *tensor = &s->rules->tensors[t];
     const double scale = ldexp(1, (int)tensor->e), limit = load_limit(tensor);
@@ -111,7 +114,8 @@ enum err zo_state_load_f64(struct zo_state *s, uint32_t t, uint64_t first, const
     return ERR_OK;
 }
 
-enum err zo_state_load_f32(struct zo_state *s, uint32_t t, uint64_t first, const float *theta, size_t n)
+enum err zo_state_load_f32(struct zo_state *s, uint32_t t, uint64_t first, const float *theta,
+                           size_t n)
 {
     double chunk[512];
     const struct zo_tensor *tensor = &s->rules->tensors[t];
@@ -133,7 +137,8 @@ enum err zo_state_load_f32(struct zo_state *s, uint32_t t, uint64_t first, const
 void zo_state_read_f32(const struct zo_state *s, uint32_t t, uint64_t first, float *theta, size_t n)
 {
     const struct zo_tensor *tensor = &s->rules->tensors[t];
-    const float scale = ldexpf(1, -(int)tensor->e); /* a power of two: the one rounding is int to float */
+    const float scale =
+        ldexpf(1, -(int)tensor->e); /* a power of two: the one rounding is int to float */
     ENSURE(first + n <= zo_tensor_elements(tensor));
     if (tensor->bits == 32) {
         const int32_t *m = (const int32_t *)s->m[t] + first;
@@ -154,11 +159,13 @@ uint64_t zo_state_bytes(const struct zo_state *s)
     return n;
 }
 
-/* State bytes are little-endian and so is memory: they are copied as they lie.  A big-endian port swaps here. */
+/* State bytes are little-endian and so is memory: they are copied as they lie.  A big-endian port
+ * swaps here. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "state bytes are copied as they lie");
 
 /* Copies state bytes at .. at + n - 1 to `out`, or from `in`.  Elements may be cut anywhere. */
-static void move_bytes(const struct zo_state *s, uint64_t at, uint8_t *out, const uint8_t *in, size_t n)
+static void move_bytes(const struct zo_state *s, uint64_t at, uint8_t *out, const uint8_t *in,
+                       size_t n)
 {
     ENSURE(n <= zo_state_bytes(s) && at <= zo_state_bytes(s) - n);
     for (uint32_t t = 0; t < s->rules->n_tensors && n > 0; t++) {
@@ -229,7 +236,8 @@ static void scan_item(void *ctx, size_t i, size_t worker)
     }
 }
 
-int64_t zo_state_above(const struct zo_state *s, uint32_t below32, uint32_t below64, struct zo_pool *pool)
+int64_t zo_state_above(const struct zo_state *s, uint32_t below32, uint32_t below64,
+                       struct zo_pool *pool)
 {
     struct scan scan = {.s = s, .below = {below32, below64}, .first = -1};
     zo_pool_run(pool, s->rules->n_tensors, scan_item, &scan);

@@ -1,7 +1,7 @@
 /* zo/kernels/avx2.c -- AVX2.  Bit-identical to ref.c.
  *
- * The rank-1 product looks sums up, as avx512.c explains; here a lane of 16 bytes holds a table of 8 int16, so a group
- * is three records: one vpshufb and one vpaddw do 16 columns x 3 records. */
+ * The rank-1 product looks sums up, as avx512.c explains; here a lane of 16 bytes holds a table of
+ * 8 int16, so a group is three records: one vpshufb and one vpaddw do 16 columns x 3 records. */
 #include "zo/kernels/kernels.h"
 
 #include <immintrin.h>
@@ -20,7 +20,7 @@ _Static_assert(ZO_TILE_RECORDS % THREE == 0, "no group is cut by the end of the 
 _Static_assert(HALVES % PANEL == 0, "whole panels");
 
 struct scratch {
-    __m256i columns[HALVES * GROUPS];           /* [panel][group][PANEL]: byte indices of patterns b */
+    __m256i columns[HALVES * GROUPS]; /* [panel][group][PANEL]: byte indices of patterns b */
     uint32_t rows[ZO_TILE_ROWS / 8][GROUPS][8]; /* patterns a of 8 rows, in every byte, doubled */
     __m256i sums[GROUPS];                       /* U, twice */
 };
@@ -41,7 +41,8 @@ static inline void store(void *p, __m256i x)
     _mm256_storeu_si256((__m256i *)p, x);
 }
 
-/* Ten rounds on 2 x 4 counters in 64-bit lanes; the upper halves hold rubbish that no multiplication reads. */
+/* Ten rounds on 2 x 4 counters in 64-bit lanes; the upper halves hold rubbish that no
+ * multiplication reads. */
 static inline void philox8(__m256i x[4][2], __m256i k0[2], __m256i k1[2])
 {
     const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
@@ -60,14 +61,16 @@ static inline void philox8(__m256i x[4][2], __m256i k0[2], __m256i k1[2])
     }
 }
 
-/* out [32] <- 8 blocks from first_block on.  Lane order makes the two interleaved halves come out in sequence. */
+/* out [32] <- 8 blocks from first_block on.  Lane order makes the two interleaved halves come out
+ * in sequence. */
 static inline void words8(uint32_t *out, const struct zo_stream *s, uint32_t first_block)
 {
     const __m256i order = _mm256_set_epi64x(3, 1, 2, 0), low = _mm256_set1_epi64x(0xffffffff);
     __m256i x[4][2], k0[2], k1[2];
     UNROLL
     for (int h = 0; h < 2; h++) {
-        x[0][h] = _mm256_add_epi64(order, _mm256_set1_epi64x((int64_t)((uint64_t)first_block + 4 * (uint64_t)h)));
+        x[0][h] = _mm256_add_epi64(
+            order, _mm256_set1_epi64x((int64_t)((uint64_t)first_block + 4 * (uint64_t)h)));
         x[1][h] = _mm256_set1_epi64x(s->domain_tensor);
         x[2][h] = _mm256_set1_epi64x((int64_t)s->seq);
         x[3][h] = _mm256_set1_epi64x((int64_t)(s->seq >> 32));
@@ -77,14 +80,17 @@ static inline void words8(uint32_t *out, const struct zo_stream *s, uint32_t fir
     philox8(x, k0, k1);
     UNROLL
     for (int h = 0; h < 2; h++) {
-        const __m256i p = _mm256_or_si256(_mm256_and_si256(x[0][h], low), _mm256_slli_epi64(x[1][h], 32));
-        const __m256i q = _mm256_or_si256(_mm256_and_si256(x[2][h], low), _mm256_slli_epi64(x[3][h], 32));
+        const __m256i p =
+            _mm256_or_si256(_mm256_and_si256(x[0][h], low), _mm256_slli_epi64(x[1][h], 32));
+        const __m256i q =
+            _mm256_or_si256(_mm256_and_si256(x[2][h], low), _mm256_slli_epi64(x[3][h], 32));
         store(out + 16 * h, _mm256_unpacklo_epi64(p, q));
         store(out + 16 * h + 8, _mm256_unpackhi_epi64(p, q));
     }
 }
 
-static void avx2_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block, size_t n_blocks)
+static void avx2_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block,
+                       size_t n_blocks)
 {
     size_t b = 0;
     for (; b + 8 <= n_blocks; b += 8)
@@ -100,7 +106,8 @@ static void avx2_words(uint32_t *out, const struct zo_stream *s, uint32_t first_
 static inline __m256i low_halves(__m256i a, __m256i b)
 {
     const __m256i even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    return _mm256_blend_epi32(_mm256_permutevar8x32_epi32(a, even), _mm256_permutevar8x32_epi32(b, even), 0xf0);
+    return _mm256_blend_epi32(_mm256_permutevar8x32_epi32(a, even),
+                              _mm256_permutevar8x32_epi32(b, even), 0xf0);
 }
 
 static inline __m256i widen(const uint32_t *p)
@@ -109,8 +116,8 @@ static inline __m256i widen(const uint32_t *p)
 }
 
 /* Block `block` of 8 records' streams: out[w * ld + r]. */
-static inline void record_block(uint32_t *out, size_t ld, const struct zo_records *r, size_t at, uint32_t domain_tensor,
-                                uint32_t block)
+static inline void record_block(uint32_t *out, size_t ld, const struct zo_records *r, size_t at,
+                                uint32_t domain_tensor, uint32_t block)
 {
     __m256i x[4][2], k0[2], k1[2];
     UNROLL
@@ -129,12 +136,14 @@ static inline void record_block(uint32_t *out, size_t ld, const struct zo_record
         store(out + w * ld, low_halves(x[w][0], x[w][1]));
 }
 
-static void avx2_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first, size_t n,
-                              uint32_t domain_tensor, uint32_t first_block, size_t n_blocks)
+static void avx2_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first,
+                              size_t n, uint32_t domain_tensor, uint32_t first_block,
+                              size_t n_blocks)
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n; i += 8)
-            record_block(out + 4 * b * ld + i, ld, r, first + i, domain_tensor, (uint32_t)(first_block + b));
+            record_block(out + 4 * b * ld + i, ld, r, first + i, domain_tensor,
+                         (uint32_t)(first_block + b));
 }
 
 /* All ones in the 32-bit lanes whose bit (0 .. 7, of the low byte) is set. */
@@ -147,7 +156,8 @@ static inline __m256i mask8(uint32_t bits)
 /* The same for 16-bit lanes and bits 0 .. 15. */
 static inline __m256i mask16(uint32_t bits)
 {
-    const __m256i select = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+    const __m256i select = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
+                                             4096, 8192, 16384, -32768);
     return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), select), select);
 }
 
@@ -176,15 +186,16 @@ static inline int gauss1(const uint32_t *words)
 /* h of 8 elements from their 16 words, in 32-bit lanes. */
 static inline __m256i gauss8(const uint32_t *words)
 {
-    const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
-                                            2, 3, 2, 3, 3, 4);
+    const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1,
+                                            2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256i sums[2];
     UNROLL
     for (int h = 0; h < 2; h++) {
         const __m256i x = load(words + 8 * h);
         const __m256i lo = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, nibble));
-        const __m256i hi = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+        const __m256i hi =
+            _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
         sums[h] = _mm256_sad_epu8(_mm256_add_epi8(lo, hi), _mm256_setzero_si256());
     }
     return _mm256_sub_epi32(low_halves(sums[0], sums[1]), _mm256_set1_epi32(32));
@@ -195,7 +206,8 @@ static void avx2_gauss_f32(float *out, const uint32_t *words, size_t n, float sc
     const float quarter = scale * 0.25f;
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        __m256 z = _mm256_mul_ps(_mm256_cvtepi32_ps(gauss8(words + 2 * i)), _mm256_set1_ps(quarter));
+        __m256 z =
+            _mm256_mul_ps(_mm256_cvtepi32_ps(gauss8(words + 2 * i)), _mm256_set1_ps(quarter));
         if (add)
             z = _mm256_add_ps(_mm256_loadu_ps(out + i), z);
         _mm256_storeu_ps(out + i, z);
@@ -206,7 +218,8 @@ static void avx2_gauss_f32(float *out, const uint32_t *words, size_t n, float sc
     }
 }
 
-/* U of every group of three: bit t of the pattern turns record t's sign; missing records count 0. */
+/* U of every group of three: bit t of the pattern turns record t's sign; missing records count 0.
+ */
 static void pack_sums(struct scratch *s, const struct zo_tile *t, size_t groups)
 {
     for (size_t g = 0; g < groups; g++) {
@@ -221,8 +234,9 @@ static void pack_sums(struct scratch *s, const struct zo_tile *t, size_t groups)
     }
 }
 
-/* Patterns of 16 columns as indices of the two bytes of an int16.  A panel always has room for PANEL registers; those
- * past the tile's columns hold what record_words left there and are not stored. */
+/* Patterns of 16 columns as indices of the two bytes of an int16.  A panel always has room for
+ * PANEL registers; those past the tile's columns hold what record_words left there and are not
+ * stored. */
 static void pack_columns(struct scratch *s, const struct zo_tile *t, size_t groups)
 {
     const size_t n = (t->cols + 31) / 32 * 2;
@@ -233,7 +247,8 @@ static void pack_columns(struct scratch *s, const struct zo_tile *t, size_t grou
             __m256i x = _mm256_set1_epi16(0x0100);
             UNROLL
             for (int i = 0; i < THREE; i++)
-                x = _mm256_or_si256(x, _mm256_and_si256(mask16(b[i] >> (h % 2 * 16)), _mm256_set1_epi16((short)(0x0202 << i))));
+                x = _mm256_or_si256(x, _mm256_and_si256(mask16(b[i] >> (h % 2 * 16)),
+                                                        _mm256_set1_epi16((short)(0x0202 << i))));
             out[g * PANEL] = x;
         }
     }
@@ -247,7 +262,8 @@ static void pack_rows(struct scratch *s, const struct zo_tile *t, size_t groups)
             __m256i x = _mm256_setzero_si256();
             UNROLL
             for (int r = 0; r < THREE; r++)
-                x = _mm256_or_si256(x, _mm256_and_si256(mask8(a[r] >> (i % 32)), _mm256_set1_epi32(0x02020202 << r)));
+                x = _mm256_or_si256(x, _mm256_and_si256(mask8(a[r] >> (i % 32)),
+                                                        _mm256_set1_epi32(0x02020202 << r)));
             store(s->rows[i / 8][g], x);
         }
     }
@@ -263,7 +279,8 @@ static inline void apply_sum(const struct zo_tile *t, size_t row, size_t col, __
         for (int h = 0; h < 2; h++) {
             uint32_t *m = (uint32_t *)t->m + at + 8 * h;
             const __m128i half = h ? _mm256_extracti128_si256(sum, 1) : _mm256_castsi256_si128(sum);
-            store(m, _mm256_sub_epi32(load(m), _mm256_mullo_epi32(_mm256_cvtepi16_epi32(half), coef)));
+            store(m,
+                  _mm256_sub_epi32(load(m), _mm256_mullo_epi32(_mm256_cvtepi16_epi32(half), coef)));
         }
         return;
     }
@@ -277,19 +294,21 @@ static inline void apply_sum(const struct zo_tile *t, size_t row, size_t col, __
     }
 }
 
-/* ROWS rows x PANEL registers of 16 columns; what lies past the tile's end is computed and not stored. */
-static void product(const struct zo_tile *t, const struct scratch *s, size_t groups, size_t row, size_t panel)
+/* ROWS rows x PANEL registers of 16 columns; what lies past the tile's end is computed and not
+ * stored. */
+static void product(const struct zo_tile *t, const struct scratch *s, size_t groups, size_t row,
+                    size_t panel)
 {
-    const __m256i bytes = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8,
-                                           9, 10, 11, 12, 13, 14, 15);
+    const __m256i bytes = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0,
+                                           1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m256i *b = s->columns + panel * PANEL * GROUPS;
     const uint32_t *a = s->rows[row / 8][0] + row % 8;
     __m256i acc[ROWS][PANEL], x[PANEL];
     UNROLL
     for (size_t r = 0; r < ROWS; r++)
         UNROLL
-        for (size_t c = 0; c < PANEL; c++)
-            acc[r][c] = _mm256_setzero_si256();
+    for (size_t c = 0; c < PANEL; c++)
+        acc[r][c] = _mm256_setzero_si256();
     for (size_t g = 0; g < groups; g++, a += 8, b += PANEL) {
         UNROLL
         for (size_t c = 0; c < PANEL; c++)
@@ -306,9 +325,9 @@ static void product(const struct zo_tile *t, const struct scratch *s, size_t gro
     UNROLL
     for (size_t r = 0; r < ROWS; r++)
         UNROLL
-        for (size_t c = 0; c < PANEL; c++)
-            if (row + r < t->rows && (panel * PANEL + c) * 16 < t->cols)
-                apply_sum(t, row + r, (panel * PANEL + c) * 16, acc[r][c]);
+    for (size_t c = 0; c < PANEL; c++)
+        if (row + r < t->rows && (panel * PANEL + c) * 16 < t->cols)
+            apply_sum(t, row + r, (panel * PANEL + c) * 16, acc[r][c]);
 }
 
 static void avx2_fold_tile(const struct zo_tile *t)
@@ -333,8 +352,8 @@ static struct zo_stream record_stream(const struct zo_records *r, size_t i, uint
 /* int16 sums: at most 128 records of 2 |v| <= 254. */
 _Static_assert(ZO_DENSE_RECORDS * 254 <= 32767, "dense sums fit int16");
 
-static void avx2_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                            uint32_t first_block)
+static void avx2_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                            uint32_t domain_tensor, uint32_t first_block)
 {
     enum { MANY = 4, N = ZO_DENSE_CHUNK / 32 };
     uint32_t words[MANY][N];
@@ -358,7 +377,8 @@ static void avx2_fold_signs(int32_t *acc, const struct zo_records *r, size_t fir
             __m256i x = sums[g];
             UNROLL
             for (size_t j = 0; j < MANY; j++)
-                x = _mm256_add_epi16(x, _mm256_and_si256(mask16(words[j][g / 2] >> (g % 2 * 16)), twice[j]));
+                x = _mm256_add_epi16(
+                    x, _mm256_and_si256(mask16(words[j][g / 2] >> (g % 2 * 16)), twice[j]));
             sums[g] = x;
         }
     }
@@ -366,12 +386,13 @@ static void avx2_fold_signs(int32_t *acc, const struct zo_records *r, size_t fir
     const __m256i less = _mm256_set1_epi32(total);
     for (size_t i = 0; i < ZO_DENSE_CHUNK; i += 8) {
         const __m128i half = _mm_load_si128((const __m128i *)(const void *)sums + i / 8);
-        store(acc + i, _mm256_add_epi32(load(acc + i), _mm256_sub_epi32(_mm256_cvtepi16_epi32(half), less)));
+        store(acc + i,
+              _mm256_add_epi32(load(acc + i), _mm256_sub_epi32(_mm256_cvtepi16_epi32(half), less)));
     }
 }
 
-static void avx2_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                            uint32_t first_block)
+static void avx2_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                            uint32_t domain_tensor, uint32_t first_block)
 {
     uint32_t words[32];
     for (size_t k = first; k < first + n; k++) {
@@ -382,7 +403,8 @@ static void avx2_fold_gauss(int32_t *acc, const struct zo_records *r, size_t fir
             UNROLL
             for (size_t h = 0; h < 2; h++) {
                 int32_t *out = acc + i + 8 * h;
-                store(out, _mm256_add_epi32(load(out), _mm256_mullo_epi32(gauss8(words + 16 * h), v)));
+                store(out,
+                      _mm256_add_epi32(load(out), _mm256_mullo_epi32(gauss8(words + 16 * h), v)));
             }
         }
     }
@@ -421,7 +443,8 @@ static uint64_t avx2_dot32(const int32_t *m, const uint32_t *x, size_t n)
         for (; i + 8 <= n; i += 8) {
             const __m256i a = load(m + i), b = load(l + i);
             s = _mm256_add_epi64(s, _mm256_mul_epi32(a, b));
-            s = _mm256_add_epi64(s, _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)));
+            s = _mm256_add_epi64(
+                s, _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)));
         }
         sums[j] = sum_lanes(s);
         for (; i < n; i++)
@@ -438,10 +461,12 @@ static uint64_t avx2_dot_bits(const uint32_t *words, const uint32_t *x, size_t n
         __m256i s = _mm256_setzero_si256();
         size_t i = 0;
         for (; i + 8 <= n; i += 8) { /* a lane takes at most 256 limbs of 21 bits */
-            s = _mm256_add_epi32(s, _mm256_and_si256(mask8(words[i / 32] >> (i % 32)), load(l + i)));
+            s = _mm256_add_epi32(s,
+                                 _mm256_and_si256(mask8(words[i / 32] >> (i % 32)), load(l + i)));
         }
-        sums[j] = sum_lanes(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(s)),
-                                             _mm256_cvtepi32_epi64(_mm256_extracti128_si256(s, 1))));
+        sums[j] =
+            sum_lanes(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(s)),
+                                       _mm256_cvtepi32_epi64(_mm256_extracti128_si256(s, 1))));
         for (; i < n; i++)
             sums[j] += words[i / 32] >> (i % 32) & 1 ? (int64_t)l[i] : 0;
     }

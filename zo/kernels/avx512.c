@@ -1,13 +1,16 @@
-/* zo/kernels/avx512.c -- AVX-512 with byte permutes (Ice Lake, Zen 4 and later).  Bit-identical to ref.c.
+/* zo/kernels/avx512.c -- AVX-512 with byte permutes (Ice Lake, Zen 4 and later).  Bit-identical to
+ * ref.c.
  *
- * The rank-1 product looks sums up instead of multiplying.  Five records give a column one of 32 sign patterns b
- * and a row one of 32 patterns a; what they add to entry (i, j) depends on a xor b only:
+ * The rank-1 product looks sums up instead of multiplying.  Five records give a column one of 32
+ * sign patterns b and a row one of 32 patterns a; what they add to entry (i, j) depends on a xor b
+ * only:
  *
  *     sum over t < 5 of v_t a_t b_t  =  U[a ^ b],   U[x] = sum of v_t (-1)^(x_t)
  *
- * U is one register of 32 int16.  A row permutes it once (T[b] = U[a ^ b]); then one vpermb and one vpaddw do 32
- * columns x 5 records = 160 products, where vpdpbusd does 64.  Measured on Zen 4, one core: 281e9 against 104e9
- * products/s.  Bounds: sum |v| <= ZO_TILE_WEIGHT keeps every int16 partial sum exact. */
+ * U is one register of 32 int16.  A row permutes it once (T[b] = U[a ^ b]); then one vpermb and one
+ * vpaddw do 32 columns x 5 records = 160 products, where vpdpbusd does 64.  Measured on Zen 4, one
+ * core: 281e9 against 104e9 products/s.  Bounds: sum |v| <= ZO_TILE_WEIGHT keeps every int16
+ * partial sum exact. */
 #include "zo/kernels/kernels.h"
 
 #include <immintrin.h>
@@ -18,7 +21,7 @@
 enum {
     FIVE = 5,
     GROUPS = ZO_TILE_RECORDS / FIVE, /* groups of five records */
-    PANEL = 6,                       /* registers of 32 columns: 24 sums, 6 indices, a table and a constant = 32 */
+    PANEL = 6, /* registers of 32 columns: 24 sums, 6 indices, a table and a constant = 32 */
     ROWS = 4,
     WORDS = ZO_TILE_COLS / 32,
 };
@@ -26,9 +29,11 @@ _Static_assert(ZO_TILE_RECORDS % FIVE == 0, "no group is cut by the end of the b
 _Static_assert(WORDS % PANEL == 0, "whole panels");
 
 struct scratch {
-    __m512i columns[WORDS * GROUPS];            /* [panel][group][word of the panel]: byte indices of patterns b */
-    uint32_t rows[ZO_TILE_ROWS / 16][GROUPS][16]; /* patterns a of 16 rows, in every byte, doubled */
-    __m512i sums[GROUPS];                       /* U */
+    __m512i
+        columns[WORDS * GROUPS]; /* [panel][group][word of the panel]: byte indices of patterns b */
+    uint32_t rows[ZO_TILE_ROWS / 16][GROUPS]
+                 [16];    /* patterns a of 16 rows, in every byte, doubled */
+    __m512i sums[GROUPS]; /* U */
 };
 
 static bool avx512_usable(void)
@@ -52,7 +57,8 @@ static inline __mmask8 first8(size_t n)
     return (__mmask8)mask;
 }
 
-/* Ten rounds on 2 x 8 counters in 64-bit lanes; the upper halves hold rubbish that no multiplication reads. */
+/* Ten rounds on 2 x 8 counters in 64-bit lanes; the upper halves hold rubbish that no
+ * multiplication reads. */
 static inline void philox16(__m512i x[4][2], __m512i k0[2], __m512i k1[2])
 {
     const __m512i m0 = _mm512_set1_epi64(0xD2511F53), m1 = _mm512_set1_epi64(0xCD9E8D57);
@@ -61,7 +67,8 @@ static inline void philox16(__m512i x[4][2], __m512i k0[2], __m512i k1[2])
         UNROLL
         for (int h = 0; h < 2; h++) {
             const __m512i a = _mm512_mul_epu32(x[0][h], m0), b = _mm512_mul_epu32(x[2][h], m1);
-            x[0][h] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x[1][h], k0[h], 0x96); /* xor of three */
+            x[0][h] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x[1][h], k0[h],
+                                                0x96); /* xor of three */
             x[1][h] = b;
             x[2][h] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(a, 32), x[3][h], k1[h], 0x96);
             x[3][h] = a;
@@ -71,14 +78,17 @@ static inline void philox16(__m512i x[4][2], __m512i k0[2], __m512i k1[2])
     }
 }
 
-/* out [64] <- 16 blocks from first_block on.  Lane order makes the two interleaved halves come out in sequence. */
+/* out [64] <- 16 blocks from first_block on.  Lane order makes the two interleaved halves come out
+ * in sequence. */
 static inline void words16(uint32_t *out, const struct zo_stream *s, uint32_t first_block)
 {
-    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), low = _mm512_set1_epi64(0xffffffff);
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7),
+                  low = _mm512_set1_epi64(0xffffffff);
     __m512i x[4][2], k0[2], k1[2];
     UNROLL
     for (int h = 0; h < 2; h++) {
-        x[0][h] = _mm512_add_epi64(order, _mm512_set1_epi64((int64_t)((uint64_t)first_block + 8 * (uint64_t)h)));
+        x[0][h] = _mm512_add_epi64(
+            order, _mm512_set1_epi64((int64_t)((uint64_t)first_block + 8 * (uint64_t)h)));
         x[1][h] = _mm512_set1_epi64(s->domain_tensor);
         x[2][h] = _mm512_set1_epi64((int64_t)s->seq);
         x[3][h] = _mm512_set1_epi64((int64_t)(s->seq >> 32));
@@ -88,14 +98,17 @@ static inline void words16(uint32_t *out, const struct zo_stream *s, uint32_t fi
     philox16(x, k0, k1);
     UNROLL
     for (int h = 0; h < 2; h++) {
-        const __m512i p = _mm512_or_si512(_mm512_and_si512(x[0][h], low), _mm512_slli_epi64(x[1][h], 32));
-        const __m512i q = _mm512_or_si512(_mm512_and_si512(x[2][h], low), _mm512_slli_epi64(x[3][h], 32));
+        const __m512i p =
+            _mm512_or_si512(_mm512_and_si512(x[0][h], low), _mm512_slli_epi64(x[1][h], 32));
+        const __m512i q =
+            _mm512_or_si512(_mm512_and_si512(x[2][h], low), _mm512_slli_epi64(x[3][h], 32));
         _mm512_storeu_si512(out + 32 * h, _mm512_unpacklo_epi64(p, q));
         _mm512_storeu_si512(out + 32 * h + 16, _mm512_unpackhi_epi64(p, q));
     }
 }
 
-static void avx512_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block, size_t n_blocks)
+static void avx512_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block,
+                         size_t n_blocks)
 {
     size_t b = 0;
     for (; b + 16 <= n_blocks; b += 16)
@@ -108,20 +121,25 @@ static void avx512_words(uint32_t *out, const struct zo_stream *s, uint32_t firs
 }
 
 /* Block `block` of 16 records' streams: out[w * ld + r]. */
-static inline void record_block(uint32_t *out, size_t ld, const struct zo_records *r, size_t at, uint32_t domain_tensor,
-                                uint32_t block)
+static inline void record_block(uint32_t *out, size_t ld, const struct zo_records *r, size_t at,
+                                uint32_t domain_tensor, uint32_t block)
 {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     __m512i x[4][2], k0[2], k1[2];
     UNROLL
     for (int h = 0; h < 2; h++) {
         const size_t i = at + 8 * (size_t)h;
         x[0][h] = _mm512_set1_epi64(block);
         x[1][h] = _mm512_set1_epi64(domain_tensor);
-        x[2][h] = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->seq_lo + i)));
-        x[3][h] = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->seq_hi + i)));
-        k0[h] = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->key0 + i)));
-        k1[h] = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->key1 + i)));
+        x[2][h] = _mm512_cvtepu32_epi64(
+            _mm256_loadu_si256((const __m256i *)(const void *)(r->seq_lo + i)));
+        x[3][h] = _mm512_cvtepu32_epi64(
+            _mm256_loadu_si256((const __m256i *)(const void *)(r->seq_hi + i)));
+        k0[h] =
+            _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->key0 + i)));
+        k1[h] =
+            _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)(r->key1 + i)));
     }
     philox16(x, k0, k1);
     UNROLL
@@ -129,12 +147,14 @@ static inline void record_block(uint32_t *out, size_t ld, const struct zo_record
         _mm512_storeu_si512(out + w * ld, _mm512_permutex2var_epi32(x[w][0], even, x[w][1]));
 }
 
-static void avx512_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first, size_t n,
-                                uint32_t domain_tensor, uint32_t first_block, size_t n_blocks)
+static void avx512_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first,
+                                size_t n, uint32_t domain_tensor, uint32_t first_block,
+                                size_t n_blocks)
 {
     for (size_t b = 0; b < n_blocks; b++)
         for (size_t i = 0; i < n; i += 16)
-            record_block(out + 4 * b * ld + i, ld, r, first + i, domain_tensor, (uint32_t)(first_block + b));
+            record_block(out + 4 * b * ld + i, ld, r, first + i, domain_tensor,
+                         (uint32_t)(first_block + b));
 }
 
 static void avx512_signs_f32(float *out, const uint32_t *words, size_t n, float scale, bool add)
@@ -152,7 +172,8 @@ static void avx512_signs_f32(float *out, const uint32_t *words, size_t n, float 
 /* h of 16 elements from their 32 words, in 32-bit lanes. */
 static inline __m512i gauss16(const uint32_t *words)
 {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i a = _mm512_popcnt_epi64(_mm512_loadu_si512(words));
     const __m512i b = _mm512_popcnt_epi64(_mm512_loadu_si512(words + 16));
     return _mm512_sub_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_set1_epi32(32));
@@ -179,7 +200,8 @@ static void avx512_gauss_f32(float *out, const uint32_t *words, size_t n, float 
 /* U of every group of five; missing records count 0. */
 static void pack_sums(struct scratch *s, const struct zo_tile *t, size_t groups)
 {
-    static const __mmask32 patterns[FIVE] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
+    static const __mmask32 patterns[FIVE] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00,
+                                             0xffff0000};
     for (size_t g = 0; g < groups; g++) {
         __m512i sum = _mm512_setzero_si512();
         for (size_t i = 0; i < FIVE && g * FIVE + i < t->n; i++) {
@@ -196,7 +218,8 @@ static void pack_columns(struct scratch *s, const struct zo_tile *t, size_t grou
 {
     const size_t n_words = (t->cols + 31) / 32;
     for (size_t w = 0; w < n_words; w++) {
-        const size_t panel = w / PANEL, width = n_words - panel * PANEL < PANEL ? n_words - panel * PANEL : PANEL;
+        const size_t panel = w / PANEL,
+                     width = n_words - panel * PANEL < PANEL ? n_words - panel * PANEL : PANEL;
         __m512i *out = s->columns + panel * PANEL * GROUPS + w % PANEL;
         const uint32_t *b = t->b + w * t->ld;
         for (size_t g = 0; g < groups; g++, b += FIVE) {
@@ -217,7 +240,8 @@ static void pack_rows(struct scratch *s, const struct zo_tile *t, size_t groups)
             __m512i x = _mm512_setzero_si512();
             UNROLL
             for (int r = 0; r < FIVE; r++)
-                x = _mm512_or_si512(x, _mm512_maskz_set1_epi32((__mmask16)(a[r] >> (i % 32)), 0x02020202 << r));
+                x = _mm512_or_si512(
+                    x, _mm512_maskz_set1_epi32((__mmask16)(a[r] >> (i % 32)), 0x02020202 << r));
             _mm512_store_si512(s->rows[i / 16][g], x);
         }
     }
@@ -234,7 +258,8 @@ static inline void apply_sum(const struct zo_tile *t, size_t row, size_t col, __
         for (int h = 0; h < 2; h++) {
             const __mmask16 k = (__mmask16)(some >> (16 * h));
             uint32_t *m = (uint32_t *)t->m + at + 16 * h;
-            const __m256i half = h ? _mm512_extracti64x4_epi64(sum, 1) : _mm512_castsi512_si256(sum);
+            const __m256i half =
+                h ? _mm512_extracti64x4_epi64(sum, 1) : _mm512_castsi512_si256(sum);
             const __m512i d = _mm512_mullo_epi32(_mm512_cvtepi16_epi32(half), coef);
             _mm512_mask_storeu_epi32(m, k, _mm512_sub_epi32(_mm512_maskz_loadu_epi32(k, m), d));
         }
@@ -245,7 +270,8 @@ static inline void apply_sum(const struct zo_tile *t, size_t row, size_t col, __
     for (int h = 0; h < 4; h++) {
         const __mmask8 k = (__mmask8)(some >> (8 * h));
         uint64_t *m = (uint64_t *)t->m + at + 8 * h;
-        const __m512i x = _mm512_cvtepi16_epi64(_mm_load_si128((const __m128i *)(const void *)(lanes + 8 * h)));
+        const __m512i x =
+            _mm512_cvtepi16_epi64(_mm_load_si128((const __m128i *)(const void *)(lanes + 8 * h)));
         const __m512i d = _mm512_mullo_epi64(x, _mm512_set1_epi64((int64_t)t->coef));
         _mm512_mask_storeu_epi64(m, k, _mm512_sub_epi64(_mm512_maskz_loadu_epi64(k, m), d));
     }
@@ -258,7 +284,8 @@ static const uint8_t iota[64] __attribute__((aligned(64))) = {
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
 };
 
-/* Asks for the entries that the next product will update: they arrive while this one is computed. */
+/* Asks for the entries that the next product will update: they arrive while this one is computed.
+ */
 static inline void prefetch_rows(const struct zo_tile *t, size_t row, size_t col, size_t n_cols)
 {
     const size_t width = t->bits / 8;
@@ -267,10 +294,12 @@ static inline void prefetch_rows(const struct zo_tile *t, size_t row, size_t col
             _mm_prefetch((const char *)t->m + (r * t->stride + col) * width + at, _MM_HINT_T0);
 }
 
-/* ROWS rows x `width` registers of 32 columns; rows past the tile's end are computed and not stored.  `width` is a
- * constant in each caller, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void product(const struct zo_tile *t, const struct scratch *s, size_t groups,
-                                                          size_t row, size_t panel, const size_t width)
+/* ROWS rows x `width` registers of 32 columns; rows past the tile's end are computed and not
+ * stored.  `width` is a constant in each caller, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void product(const struct zo_tile *t,
+                                                          const struct scratch *s, size_t groups,
+                                                          size_t row, size_t panel,
+                                                          const size_t width)
 {
     const __m512i bytes = _mm512_load_si512(iota);
     const __m512i *b = s->columns + panel * PANEL * GROUPS;
@@ -280,8 +309,8 @@ static inline __attribute__((always_inline)) void product(const struct zo_tile *
     UNROLL
     for (size_t r = 0; r < ROWS; r++)
         UNROLL
-        for (size_t c = 0; c < width; c++)
-            acc[r][c] = _mm512_setzero_si512();
+    for (size_t c = 0; c < width; c++)
+        acc[r][c] = _mm512_setzero_si512();
     for (size_t g = 0; g < groups; g++, a += 16, b += width) {
         UNROLL
         for (size_t c = 0; c < width; c++)
@@ -299,8 +328,8 @@ static inline __attribute__((always_inline)) void product(const struct zo_tile *
     for (size_t r = 0; r < ROWS; r++)
         if (row + r < t->rows)
             UNROLL
-            for (size_t c = 0; c < width; c++)
-                apply_sum(t, row + r, (panel * PANEL + c) * 32, acc[r][c]);
+    for (size_t c = 0; c < width; c++)
+        apply_sum(t, row + r, (panel * PANEL + c) * 32, acc[r][c]);
 }
 
 static void avx512_fold_tile(const struct zo_tile *t)
@@ -346,8 +375,8 @@ static struct zo_stream record_stream(const struct zo_records *r, size_t i, uint
 /* int16 sums: at most 128 records of 2 |v| <= 254. */
 _Static_assert(ZO_DENSE_RECORDS * 254 <= 32767, "dense sums fit int16");
 
-static void avx512_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                              uint32_t first_block)
+static void avx512_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                              uint32_t domain_tensor, uint32_t first_block)
 {
     enum { MANY = 8, N = ZO_DENSE_CHUNK / 32 };
     uint32_t words[MANY][N];
@@ -384,8 +413,8 @@ static void avx512_fold_signs(int32_t *acc, const struct zo_records *r, size_t f
     }
 }
 
-static void avx512_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                              uint32_t first_block)
+static void avx512_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                              uint32_t domain_tensor, uint32_t first_block)
 {
     uint32_t words[64];
     for (size_t k = first; k < first + n; k++) {
@@ -418,7 +447,8 @@ static void avx512_apply64(uint64_t *m, const int32_t *acc, size_t n, uint64_t c
     const __m512i c = _mm512_set1_epi64((int64_t)coef);
     for (size_t i = 0; i < n; i += 8) {
         const __mmask8 k = first8(n - i);
-        const __m512i d = _mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(k, acc + i)), c);
+        const __m512i d =
+            _mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(k, acc + i)), c);
         _mm512_mask_storeu_epi64(m + i, k, _mm512_sub_epi64(_mm512_maskz_loadu_epi64(k, m + i), d));
     }
 }
@@ -436,14 +466,16 @@ static uint64_t avx512_dot32(const int32_t *m, const uint32_t *x, size_t n)
             s[j] = _mm512_add_epi64(s[j], _mm512_mul_epi32(odd, _mm512_srli_epi64(l, 32)));
         }
     }
-    return zo_join_limbs(_mm512_reduce_add_epi64(s[0]), _mm512_reduce_add_epi64(s[1]), _mm512_reduce_add_epi64(s[2]));
+    return zo_join_limbs(_mm512_reduce_add_epi64(s[0]), _mm512_reduce_add_epi64(s[1]),
+                         _mm512_reduce_add_epi64(s[2]));
 }
 
 /* A 32-bit lane takes at most ZO_LIMBS / 16 = 128 limbs of 21 bits. */
 static int64_t sum_lanes(__m512i s)
 {
-    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(s)),
-                                                    _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(s, 1))));
+    return _mm512_reduce_add_epi64(
+        _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(s)),
+                         _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(s, 1))));
 }
 
 static uint64_t avx512_dot_bits(const uint32_t *words, const uint32_t *x, size_t n)

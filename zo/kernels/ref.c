@@ -1,4 +1,5 @@
-/* zo/kernels/ref.c -- the reference: plain loops, written to be read against SPEC.  Every variant must match it. */
+/* zo/kernels/ref.c -- the reference: plain loops, written to be read against SPEC.  Every variant
+ * must match it. */
 #include "zo/kernels/kernels.h"
 
 #include <onebyte/base/err.h>
@@ -9,7 +10,8 @@ static bool ref_usable(void)
     return true;
 }
 
-static void ref_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block, size_t n_blocks)
+static void ref_words(uint32_t *out, const struct zo_stream *s, uint32_t first_block,
+                      size_t n_blocks)
 {
     for (size_t b = 0; b < n_blocks; b++)
         zo_stream_block(out + 4 * b, s, (uint32_t)(first_block + b));
@@ -22,8 +24,9 @@ static struct zo_stream record_stream(const struct zo_records *r, size_t i, uint
                               .seq = (uint64_t)r->seq_hi[i] << 32 | r->seq_lo[i]};
 }
 
-static void ref_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first, size_t n,
-                             uint32_t domain_tensor, uint32_t first_block, size_t n_blocks)
+static void ref_record_words(uint32_t *out, size_t ld, const struct zo_records *r, size_t first,
+                             size_t n, uint32_t domain_tensor, uint32_t first_block,
+                             size_t n_blocks)
 {
     for (size_t i = 0; i < n; i++) {
         const struct zo_stream s = record_stream(r, first + i, domain_tensor);
@@ -92,8 +95,8 @@ static void ref_fold_tile(const struct zo_tile *t)
     }
 }
 
-static void ref_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                           uint32_t first_block)
+static void ref_fold_signs(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                           uint32_t domain_tensor, uint32_t first_block)
 {
     uint32_t words[ZO_DENSE_CHUNK / 32];
     for (size_t k = first; k < first + n; k++) {
@@ -104,8 +107,8 @@ static void ref_fold_signs(int32_t *acc, const struct zo_records *r, size_t firs
     }
 }
 
-static void ref_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n, uint32_t domain_tensor,
-                           uint32_t first_block)
+static void ref_fold_gauss(int32_t *acc, const struct zo_records *r, size_t first, size_t n,
+                           uint32_t domain_tensor, uint32_t first_block)
 {
     uint32_t words[ZO_DENSE_CHUNK * 2];
     for (size_t k = first; k < first + n; k++) {
