@@ -2,17 +2,27 @@
 """Makes the demo's model and task: peer/demo/model/*, peer/demo/train.jsonl, peer/demo/eval.jsonl.
 
 The text comes from the grammar below, so nothing is downloaded and nothing has a licence but ours.  A small
-Llama-architecture model is pretrained on it with PyTorch (AdamW, one thread, about two minutes); the results are
+Llama-architecture model is pretrained on it with PyTorch (AdamW, one thread, about a minute); the results are
 committed, so neither building nor running onebyte needs this script.  Usage:
 
     python3 peer/demo/make_demo.py [--out DIR] [--seed N] [--steps N]
 
 Pretraining text: every document has one sentiment (and some neutral sentences), so a model that predicts its words
-must track that sentiment.  "yes", "no", "verdict" and ":" occur in it too, but say nothing about sentiment.
+must track that sentiment.  Three in ten begin with two sentences of any sentiment, "answer :" and an adjective that
+fits the second one: the habit that the task needs, in other words than the task's.  "yes", "no" and "verdict" occur
+too, but say nothing about sentiment.
 
 Task: a distractor sentence, then the sentence that counts, then ". verdict :" and yes or no.  The base model
 answers at chance.  A third of the sentiment words never occur in the training examples; the held-out examples
 use them in half of all cases, so memorising words is not enough: the answer must come from what pretraining knows.
+
+Fine-tuning, simulated in PyTorch with one-byte codes and four peers that lag a segment of 56 behind each other, eps
+0.01, step per record lr / n0 = 3e-4, several seeds.  Rank-1, 7 directions + 1 shared pass: 50 % at the start, 99 % of
+the held-out examples by 6,000-10,000 example passes, 99.3-100 % from 12,000 to 60,000; rademacher and gaussian the
+same; two-sided 99 % by 6,000-10,000 (dense kinds 15,000-21,000), but with segments of 112 only 72 % by 30,000.  Half as
+large a step takes twice as long, half as much again is fine, three times diverges.  Without the "answer :" habit
+nothing reached 92 % reliably by 60,000.  Labels shuffled so that they agree with the true ones in exactly half of all
+cases: 42-58 % at the end; drawn with a coin they agree a little more or less, and runs ended from 29 % to 65 %.
 
 Gate: pretraining is accepted by a probe (does the model prefer words of the document's sentiment?), not by its
 loss, and the task only if the zero-shot accuracy is between 45 % and 55 %.
@@ -87,9 +97,9 @@ def sentence(rng, sentiment, words):
     if form == 0:
         return ["the", c(THINGS), "was"] + very + [c(adj)] + place
     if form == 1:
-        return [c(PEOPLE), verb_of(rng, verb), "the", c(adj), c(THINGS)] + place
+        return [c(PEOPLE), c(verb), "the", c(adj), c(THINGS)] + place
     if form == 2:
-        return [c(PEOPLE), verb_of(rng, verb), "the", c(THINGS)] + place + ["and", c(react)]
+        return [c(PEOPLE), c(verb), "the", c(THINGS)] + place + ["and", c(react)]
     if form == 3:
         return [c(PEOPLE), c(react), "because", "the", c(THINGS), "was"] + very + [c(adj)]
     if form == 4:
@@ -100,10 +110,6 @@ def sentence(rng, sentiment, words):
         return [c(PEOPLE), c(["said", "thought", "felt"]), "that", "the", c(THINGS), "looked" if rng.random() < 0.5 else "seemed",
                 c(adj)]
     return ["this", "is", "a", c(adj), c(THINGS), ",", c(PEOPLE), "said"]
-
-
-def verb_of(rng, verbs):
-    return rng.choice(verbs)
 
 
 def review(rng):

@@ -666,7 +666,7 @@ def make_codec(rng):
             for i in range(void):
                 g[i * (n // max(1, void))] = None
             r, codes, margin = seal(history, g, unit)
-            if margin > 1e-6 and f16_bits(1.0) and stable(history, g, unit):
+            if margin > 1e-6 and stable(history, g, unit):
                 break
         cases.append({"history": history, "g": g, "unit": unit, "r": r, "codes": codes})
     return cases
