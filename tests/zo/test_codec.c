@@ -1,4 +1,5 @@
-/* Bytes: half floats against every pattern, rounding, void, history, fixed unit; and the two projections. */
+/* Bytes: half floats against every pattern, rounding, void, history, fixed unit; and the two
+ * projections. */
 #include <onebyte/base/err.h>
 #include <onebyte/zo/codec.h>
 
@@ -9,12 +10,14 @@
 
 #include <cmocka.h>
 
-/* Every finite pattern survives, and what lies just beside the middle of two neighbours goes the right way. */
+/* Every finite pattern survives, and what lies just beside the middle of two neighbours goes the
+ * right way. */
 static void every_half(void **state)
 {
     (void)state;
     for (uint32_t h = 0; h < 0x7bff; h++) {
-        const double x = zo_f16_to_double((uint16_t)h), next = zo_f16_to_double((uint16_t)(h + 1)), mid = (x + next) / 2;
+        const double x = zo_f16_to_double((uint16_t)h), next = zo_f16_to_double((uint16_t)(h + 1)),
+                     mid = (x + next) / 2;
         assert_true(next > x);
         assert_int_equal(zo_f16_from_double(x), h);
         assert_int_equal(zo_f16_from_double(-x), h | 0x8000);
@@ -39,7 +42,8 @@ static void rounding_and_void(void **state)
 {
     /* unit 2^24 is 1: v = round(32 g), half away from zero */
     const struct zo_rules rules = {.unit = UINT64_C(1) << 24};
-    const double g[] = {0, 0.5 / 32, -0.5 / 32, 1.49 / 32, -2.5 / 32, 1, 127.4 / 32, 200, -200, NAN, INFINITY, -INFINITY, 1e308};
+    const double g[] = {0,   0.5 / 32, -0.5 / 32, 1.49 / 32, -2.5 / 32, 1,    127.4 / 32,
+                        200, -200,     NAN,       INFINITY,  -INFINITY, 1e308};
     static const int8_t want[] = {0, 1, -1, 1, -3, 32, 127, 127, -127, -128, -128, -128, 127};
     struct zo_codec c = {.n = 0};
     int8_t v[ARRAY_LEN(g)];
@@ -119,8 +123,9 @@ static void projections(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_half), cmocka_unit_test(rounding_and_void),
-                                       cmocka_unit_test(root_mean_square_of_history), cmocka_unit_test(nothing_moves),
-                                       cmocka_unit_test(projections)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_half), cmocka_unit_test(rounding_and_void),
+        cmocka_unit_test(root_mean_square_of_history), cmocka_unit_test(nothing_moves),
+        cmocka_unit_test(projections)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Every variant equals ref bit for bit, at sizes on both sides of each vector width, and writes nothing beyond. */
+/* Every variant equals ref bit for bit, at sizes on both sides of each vector width, and writes
+ * nothing beyond. */
 #include "zo/kernels/kernels.h"
 
 #include <onebyte/base/err.h>
@@ -31,7 +32,7 @@ static const struct zo_kernels *variant(void **state)
 {
     const struct zo_kernels *k = zo_kernels_pick(*state);
     if (!k) {
-        print_message("kernels %s: not on this CPU, skipped\n", (const char *)*state);
+        print_message("SKIP: no %s on this CPU\n", (const char *)*state);
         skip();
     }
     return k;
@@ -103,7 +104,8 @@ static void floats(void **state)
 }
 
 /* One tile of rows x cols inside a larger matrix, against ref. */
-static void compare_tile(const struct zo_kernels *k, size_t rows, size_t cols, size_t n, uint32_t bits, uint64_t coef)
+static void compare_tile(const struct zo_kernels *k, size_t rows, size_t cols, size_t n,
+                         uint32_t bits, uint64_t coef)
 {
     enum { LD = ZO_TILE_RECORDS };
     const size_t stride = cols + 3, elements = rows * stride + GUARD, bytes = elements * (bits / 8);
@@ -116,8 +118,18 @@ static void compare_tile(const struct zo_kernels *k, size_t rows, size_t cols, s
     fill(want, bytes);
     fill(scratch, k->tile_scratch); /* whatever an earlier tile left */
     memcpy(got, want, bytes);
-    struct zo_tile t = {.m = want, .stride = stride, .bits = bits, .rows = rows, .cols = cols, .a = a, .b = b, .ld = LD,
-                        .v = values, .n = n, .coef = coef, .scratch = scratch};
+    struct zo_tile t = {.m = want,
+                        .stride = stride,
+                        .bits = bits,
+                        .rows = rows,
+                        .cols = cols,
+                        .a = a,
+                        .b = b,
+                        .ld = LD,
+                        .v = values,
+                        .n = n,
+                        .coef = coef,
+                        .scratch = scratch};
     zo_kernels_ref.fold_tile(&t);
     t.m = got;
     k->fold_tile(&t);
@@ -130,13 +142,15 @@ static void compare_tile(const struct zo_kernels *k, size_t rows, size_t cols, s
 static void tiles(void **state)
 {
     const struct zo_kernels *k = variant(state);
-    static const size_t rows[] = {1, 2, 3, 4, 5, 17, 33}, cols[] = {1, 15, 16, 17, 31, 32, 33, 65, 160, 191, 192, 193, 420};
+    static const size_t rows[] = {1, 2, 3, 4, 5, 17, 33},
+                        cols[] = {1, 15, 16, 17, 31, 32, 33, 65, 160, 191, 192, 193, 420};
     static const size_t counts[] = {1, 2, 3, 4, 5, 6, 16, 17, 31, 64};
     fill_records(127);
     for (size_t r = 0; r < ARRAY_LEN(rows); r++)
         for (size_t c = 0; c < ARRAY_LEN(cols); c++)
             for (size_t n = (r + c) % 3; n < ARRAY_LEN(counts); n += 3)
-                compare_tile(k, rows[r], cols[c], counts[n], n % 2 ? 64 : 32, (uint64_t)next() << 32 | next());
+                compare_tile(k, rows[r], cols[c], counts[n], n % 2 ? 64 : 32,
+                             (uint64_t)next() << 32 | next());
     compare_tile(k, ZO_TILE_ROWS, 70, 3, 32, 5);
     compare_tile(k, 3, ZO_TILE_COLS, 3, 64, 5);
 }
@@ -207,7 +221,8 @@ static uint64_t slow_dot(const int32_t *m, const struct zo_limbs *x, size_t n)
 {
     __int128 sum = 0;
     for (size_t i = 0; i < n; i++) {
-        const __int128 v = (__int128)x->l[0][i] + ((__int128)x->l[1][i] << 21) + ((__int128)x->l[2][i] << 42);
+        const __int128 v =
+            (__int128)x->l[0][i] + ((__int128)x->l[1][i] << 21) + ((__int128)x->l[2][i] << 42);
         sum = (sum + m[i] * v) % (__int128)ZO_DIGEST_P;
     }
     return (uint64_t)((sum + (__int128)ZO_DIGEST_P) % (__int128)ZO_DIGEST_P);
@@ -253,13 +268,14 @@ static void names(void **state)
 }
 
 #define VARIANT(f, v) cmocka_unit_test_prestate(f, v)
-#define ALL(v)                                                                                                         \
-    VARIANT(words, v), VARIANT(record_words, v), VARIANT(floats, v), VARIANT(tiles, v), VARIANT(full_tiles, v),        \
-        VARIANT(dense, v), VARIANT(apply, v), VARIANT(dots, v)
+#define ALL(v)                                                                          \
+    VARIANT(words, v), VARIANT(record_words, v), VARIANT(floats, v), VARIANT(tiles, v), \
+        VARIANT(full_tiles, v), VARIANT(dense, v), VARIANT(apply, v), VARIANT(dots, v)
 
 int main(void)
 {
     static char ref[] = "ref", avx2[] = "avx2", avx512[] = "avx512";
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names), VARIANT(dots, ref), ALL(avx2), ALL(avx512)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names), VARIANT(dots, ref), ALL(avx2),
+                                       ALL(avx512)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

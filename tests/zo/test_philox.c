@@ -33,7 +33,8 @@ static void known_answers(void **state)
     }
 }
 
-/* The counter is {block, domain << 24 | tensor, seq low, seq high}: the third vector, taken apart. */
+/* The counter is {block, domain << 24 | tensor, seq low, seq high}: the third vector, taken apart.
+ */
 static void a_stream_is_the_documented_counter(void **state)
 {
     const uint32_t key[2] = {0xa4093822, 0x299f31d0};
@@ -92,7 +93,8 @@ static void numbers_follow_the_words(void **state)
                 zo_gauss_f32(out, &s, first, n, 1.0f, false, k);
                 zo_gauss_f32(out, &s, first, n, 3.0f, true, k);
                 for (size_t i = first; i < first + n; i++)
-                    assert_true(out[i - first] == (float)(__builtin_popcount(w[2 * i]) + __builtin_popcount(w[2 * i + 1]) - 32));
+                    assert_true(out[i - first] == (float)(__builtin_popcount(w[2 * i]) +
+                                                          __builtin_popcount(w[2 * i + 1]) - 32));
                 assert_true(out[n] == 77);
             }
         }
@@ -102,7 +104,9 @@ static void numbers_follow_the_words(void **state)
 /* Rows of every kind: rank-1 is the outer product of its factors; slices agree with the whole. */
 static void rows_of_every_kind(void **state)
 {
-    struct zo_tensor tensors[] = {{.n_dims = 2, .dims = {37, 45}}, {.n_dims = 1, .dims = {70}}, {.n_dims = 3, .dims = {5, 3, 2}}};
+    struct zo_tensor tensors[] = {{.n_dims = 2, .dims = {37, 45}},
+                                  {.n_dims = 1, .dims = {70}},
+                                  {.n_dims = 3, .dims = {5, 3, 2}}};
     struct zo_rules rules = {.n_tensors = 3, .tensors = tensors};
     const struct zo_kernels *k = zo_kernels_pick("auto");
     const uint32_t key[2] = {3, 4};
@@ -111,7 +115,8 @@ static void rows_of_every_kind(void **state)
     for (int kind = ZO_RANK1; kind <= ZO_GAUSSIAN; kind++) {
         rules.direction = (enum zo_direction)kind;
         for (uint32_t t = 0; t < 3; t++) {
-            const size_t rows = (size_t)zo_tensor_rows(&tensors[t]), cols = (size_t)zo_tensor_cols(&tensors[t]);
+            const size_t rows = (size_t)zo_tensor_rows(&tensors[t]),
+                         cols = (size_t)zo_tensor_cols(&tensors[t]);
             zo_direction_rows_f32(whole, &rules, t, key, 9, 0, rows, 1.0f, false, k);
             for (size_t row = 0; row < rows; row++) {
                 zo_direction_rows_f32(part, &rules, t, key, 9, row, 1, 1.0f, false, k);
@@ -130,8 +135,10 @@ static void rows_of_every_kind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answers),          cmocka_unit_test(a_stream_is_the_documented_counter),
-        cmocka_unit_test(any_slice_is_the_same_stream), cmocka_unit_test(numbers_follow_the_words),
+        cmocka_unit_test(known_answers),
+        cmocka_unit_test(a_stream_is_the_documented_counter),
+        cmocka_unit_test(any_slice_is_the_same_stream),
+        cmocka_unit_test(numbers_follow_the_words),
         cmocka_unit_test(rows_of_every_kind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The pool runs every item exactly once, on workers it owns, for any number of threads and items. */
+/* The pool runs every item exactly once, on workers it owns, for any number of threads and items.
+ */
 #include <onebyte/base/limits.h>
 #include <onebyte/zo/pool.h>
 
@@ -73,7 +74,8 @@ static void bounds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once), cmocka_unit_test(without_a_pool_in_order),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once),
+                                       cmocka_unit_test(without_a_pool_in_order),
                                        cmocka_unit_test(bounds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Coefficients of SPEC 4 by hand: edges of the schedule, floors toward minus infinity, rounding, the energy bound. */
+/* Coefficients of SPEC 4 by hand: edges of the schedule, floors toward minus infinity, rounding,
+ * the energy bound. */
 #include <onebyte/zo/rules.h>
 
 #include <setjmp.h>
@@ -9,7 +10,8 @@
 
 static void schedule(void **state)
 {
-    const struct zo_rules r = {.steps = 100, .n_knots = 4, .knots = {{0, 10}, {3, 0}, {50, 94}, {60, 7}}};
+    const struct zo_rules r = {
+        .steps = 100, .n_knots = 4, .knots = {{0, 10}, {3, 0}, {50, 94}, {60, 7}}};
     (void)state;
     assert_true(zo_lambda(&r, 0) == 10);
     assert_true(zo_lambda(&r, 1) == 6); /* 10 - 10/3 = 6.67: floor of -3.33 is -4 */
@@ -91,7 +93,8 @@ static void energy(void **state)
             const uint64_t s = (uint64_t)n * (uint64_t)(v * v), a = 33856 * (n + root(36 * n));
             const uint64_t cut = 25 * s > a ? root(((unsigned __int128)a << 32) / (25 * s)) : 65536;
             const uint64_t l = UINT64_C(0x123456789abcdef);
-            assert_true(zo_coef_bounded(&r, l, codes, n) == (uint64_t)(((unsigned __int128)l * cut) >> 16));
+            assert_true(zo_coef_bounded(&r, l, codes, n) ==
+                        (uint64_t)(((unsigned __int128)l * cut) >> 16));
             assert_true(zo_coef_bounded(&fixed, l, codes, n) == l);
             assert_true(25 * s <= a || cut < 65536);
         }
@@ -107,11 +110,15 @@ static void energy(void **state)
 
 static void shapes(void **state)
 {
-    const struct zo_tensor scalar = {.n_dims = 0}, vector = {.n_dims = 1, .dims = {7}}, conv = {.n_dims = 4, .dims = {2, 3, 4, 5}};
+    const struct zo_tensor scalar = {.n_dims = 0}, vector = {.n_dims = 1, .dims = {7}},
+                           conv = {.n_dims = 4, .dims = {2, 3, 4, 5}};
     (void)state;
-    assert_true(zo_tensor_rows(&scalar) == 1 && zo_tensor_cols(&scalar) == 1 && zo_tensor_elements(&scalar) == 1);
-    assert_true(zo_tensor_rows(&vector) == 7 && zo_tensor_cols(&vector) == 1 && !zo_tensor_is_matrix(&vector));
-    assert_true(zo_tensor_rows(&conv) == 2 && zo_tensor_cols(&conv) == 60 && zo_tensor_elements(&conv) == 120);
+    assert_true(zo_tensor_rows(&scalar) == 1 && zo_tensor_cols(&scalar) == 1 &&
+                zo_tensor_elements(&scalar) == 1);
+    assert_true(zo_tensor_rows(&vector) == 7 && zo_tensor_cols(&vector) == 1 &&
+                !zo_tensor_is_matrix(&vector));
+    assert_true(zo_tensor_rows(&conv) == 2 && zo_tensor_cols(&conv) == 60 &&
+                zo_tensor_elements(&conv) == 120);
     assert_true(zo_tensor_is_matrix(&conv));
 }
 
@@ -125,7 +132,8 @@ static void example_groups(void **state)
         const uint64_t i = zo_example_index(&one, key, seq, 10);
         assert_true(i < 10);
         hits[i]++;
-        assert_true(zo_example_index(&four, key, seq, 10) == zo_example_index(&one, key, seq / 4, 10));
+        assert_true(zo_example_index(&four, key, seq, 10) ==
+                    zo_example_index(&one, key, seq / 4, 10));
     }
     for (size_t i = 0; i < 10; i++)
         assert_in_range(hits[i], 300, 500); /* 400 +- 5 sigma, fixed seed */
@@ -135,8 +143,9 @@ static void example_groups(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(schedule),     cmocka_unit_test(steep_schedule), cmocka_unit_test(weights),
-        cmocka_unit_test(coefficients), cmocka_unit_test(energy),         cmocka_unit_test(shapes),
+        cmocka_unit_test(schedule),       cmocka_unit_test(steep_schedule),
+        cmocka_unit_test(weights),        cmocka_unit_test(coefficients),
+        cmocka_unit_test(energy),         cmocka_unit_test(shapes),
         cmocka_unit_test(example_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
-/* The state is a pure function of a set of records: any order, batching, thread count and variant give the same bits,
- * subtraction restores, the digest from memory agrees with what records say they add, and Freivalds' check sees
- * every change.  The fold is also compared with SPEC 4 written out element by element. */
+/* The state is a pure function of a set of records: any order, batching, thread count and variant
+ * give the same bits, subtraction restores, the digest from memory agrees with what records say
+ * they add, and Freivalds' check sees every change.  The fold is also compared with SPEC 4 written
+ * out element by element. */
 #include <onebyte/zo/state.h>
 
 #include <onebyte/zo/philox.h>
@@ -41,13 +42,21 @@ struct world {
     uint8_t counts[N_FOLDS][COUNT_MAX];
 };
 
-/* A dozen segments of a few machines: voids, zeros, refused records, loud ones, seqs beyond 2^32, equal coefficients. */
+/* A dozen segments of a few machines: voids, zeros, refused records, loud ones, seqs beyond 2^32,
+ * equal coefficients. */
 static void make_world(struct world *w, enum zo_direction direction)
 {
     rng_state = 42;
     memset(w, 0, sizeof *w);
-    w->rules = (struct zo_rules){.direction = direction, .sides = 2, .k = 1, .n0 = 16, .steps = 1000, .n_knots = 2,
-                                 .knots = {{0, UINT64_C(1) << 44}, {1000, 1000}}, .n_tensors = N_TENSORS, .tensors = tensors};
+    w->rules = (struct zo_rules){.direction = direction,
+                                 .sides = 2,
+                                 .k = 1,
+                                 .n0 = 16,
+                                 .steps = 1000,
+                                 .n_knots = 2,
+                                 .knots = {{0, UINT64_C(1) << 44}, {1000, 1000}},
+                                 .n_tensors = N_TENSORS,
+                                 .tensors = tensors};
     for (size_t i = 0; i < N_FOLDS; i++) {
         struct zo_fold *f = &w->folds[i];
         f->key[0] = 77 * (uint32_t)(i % 3);
@@ -59,7 +68,9 @@ static void make_world(struct world *w, enum zo_direction direction)
         f->codes = w->codes[i];
         f->counts = i % 5 ? w->counts[i] : NULL;
         for (uint32_t r = 0; r < f->count; r++) {
-            w->codes[i][r] = (int8_t)(i == 3 ? 127 : next() % 9 == 0 ? -128 : (int)(next() % 255) - 127);
+            w->codes[i][r] = (int8_t)(i == 3            ? 127
+                                      : next() % 9 == 0 ? -128
+                                                        : (int)(next() % 255) - 127);
             w->counts[i][r] = next() % 7 != 0;
         }
     }
@@ -98,7 +109,8 @@ static int bit(const uint32_t key[2], uint32_t domain, uint32_t t, uint64_t seq,
     return w[i / 32 % 4] >> (i % 32) & 1 ? 1 : -1;
 }
 
-static int direction(const struct zo_rules *r, const uint32_t key[2], uint32_t t, uint64_t seq, uint64_t i)
+static int direction(const struct zo_rules *r, const uint32_t key[2], uint32_t t, uint64_t seq,
+                     uint64_t i)
 {
     const uint64_t cols = zo_tensor_cols(&r->tensors[t]);
     if (r->direction == ZO_GAUSSIAN) {
@@ -113,19 +125,25 @@ static int direction(const struct zo_rules *r, const uint32_t key[2], uint32_t t
 }
 
 /* SPEC 4, record by record, for every stride-th element; the others are not looked at. */
-static void check_by_definition(const struct world *w, const struct zo_state *before, const struct zo_state *after)
+static void check_by_definition(const struct world *w, const struct zo_state *before,
+                                const struct zo_state *after)
 {
     enum { STRIDE = 37 };
     for (uint32_t t = 0; t < N_TENSORS; t++) {
         for (uint64_t i = 0; i < zo_tensor_elements(&tensors[t]); i += STRIDE) {
-            uint64_t m = tensors[t].bits == 32 ? ((uint32_t *)before->m[t])[i] : ((uint64_t *)before->m[t])[i];
+            uint64_t m = tensors[t].bits == 32 ? ((uint32_t *)before->m[t])[i]
+                                               : ((uint64_t *)before->m[t])[i];
             for (size_t f = 0; f < N_FOLDS; f++) {
                 const struct zo_fold *fold = &w->folds[f];
-                const uint64_t coef = zo_coef(zo_lambda(&w->rules, fold->step), zo_weight(16, fold->lag), tensors[t].e);
+                const uint64_t coef = zo_coef(zo_lambda(&w->rules, fold->step),
+                                              zo_weight(16, fold->lag), tensors[t].e);
                 const uint64_t l = zo_coef_bounded(&w->rules, coef, fold->codes, fold->count);
                 for (uint32_t r = 0; r < fold->count; r++)
                     if (fold->codes[r] != -128 && (!fold->counts || fold->counts[r]))
-                        m -= (uint64_t)(int64_t)(fold->codes[r] * direction(&w->rules, fold->key, t, fold->first_seq + r, i)) * l;
+                        m -= (uint64_t)(int64_t)(fold->codes[r] * direction(&w->rules, fold->key, t,
+                                                                            fold->first_seq + r,
+                                                                            i)) *
+                             l;
             }
             if (tensors[t].bits == 32)
                 assert_int_equal((uint32_t)m, ((uint32_t *)after->m[t])[i]);
@@ -135,7 +153,8 @@ static void check_by_definition(const struct world *w, const struct zo_state *be
     }
 }
 
-static void fold_all(struct zo_state *s, const struct zo_fold *f, size_t n, const char *variant, struct zo_pool *pool)
+static void fold_all(struct zo_state *s, const struct zo_fold *f, size_t n, const char *variant,
+                     struct zo_pool *pool)
 {
     assert_int_equal(zo_state_fold(s, f, n, zo_kernels_pick(variant), pool), ERR_OK);
 }
@@ -155,7 +174,8 @@ static void by_definition(void **state)
 }
 
 /* Folds the segments in some order, some at a time, on some pool. */
-static uint8_t *folded(const struct world *w, size_t batch, bool reverse, const char *variant, size_t threads)
+static uint8_t *folded(const struct world *w, size_t batch, bool reverse, const char *variant,
+                       size_t threads)
 {
     struct zo_pool *pool = NULL;
     struct zo_fold order[N_FOLDS];
@@ -218,7 +238,8 @@ static void subtraction_restores(void **state)
     }
 }
 
-/* digest(after) = digest(before) + delta, as long as nothing leaves its width: small coefficients. */
+/* digest(after) = digest(before) + delta, as long as nothing leaves its width: small coefficients.
+ */
 static void digest_delta(void **state)
 {
     static struct world w;
@@ -259,11 +280,14 @@ static void proofs(void **state)
         zo_state_probe(s, probes, key, k, pool);
         fold_all(s, w.folds, N_FOLDS, "auto", pool);
         assert_int_equal(zo_state_prove(s, probes, key, w.folds, N_FOLDS, &at, k, pool), ERR_OK);
-        assert_int_equal(zo_state_prove(s, probes, key, w.folds, N_FOLDS - 1, &at, k, pool), ERR_PROTO);
+        assert_int_equal(zo_state_prove(s, probes, key, w.folds, N_FOLDS - 1, &at, k, pool),
+                         ERR_PROTO);
         for (uint32_t t = 0; t < N_TENSORS; t++) { /* one wrong bit, anywhere */
-            uint8_t *byte = (uint8_t *)s->m[t] + (zo_tensor_elements(&tensors[t]) - 1) * (tensors[t].bits / 8);
+            uint8_t *byte =
+                (uint8_t *)s->m[t] + (zo_tensor_elements(&tensors[t]) - 1) * (tensors[t].bits / 8);
             *byte ^= 1;
-            assert_int_equal(zo_state_prove(s, probes, key, w.folds, N_FOLDS, &at, k, pool), ERR_PROTO);
+            assert_int_equal(zo_state_prove(s, probes, key, w.folds, N_FOLDS, &at, k, pool),
+                             ERR_PROTO);
             assert_int_equal(at, t);
             *byte ^= 1;
         }
@@ -278,13 +302,16 @@ static void proofs(void **state)
 
 static void loading(void **state)
 {
-    struct zo_tensor two[] = {{.n_dims = 1, .dims = {8}, .bits = 32, .e = 2}, {.n_dims = 1, .dims = {8}, .bits = 64, .e = 40}};
+    struct zo_tensor two[] = {{.n_dims = 1, .dims = {8}, .bits = 32, .e = 2},
+                              {.n_dims = 1, .dims = {8}, .bits = 64, .e = 40}};
     const struct zo_rules rules = {.n_tensors = 2, .tensors = two};
     static const uint32_t key[2] = {0, 0};
     /* in units of 1/4: ties go to even */
-    static const double ties[8] = {0.125, 0.375, -0.125, -0.375, 0.1250001, -0.3749, 67108863.75, -67108863.75};
+    static const double ties[8] = {0.125,     0.375,   -0.125,      -0.375,
+                                   0.1250001, -0.3749, 67108863.75, -67108863.75};
     static const int32_t want[8] = {0, 2, 0, -2, 1, -1, 268435455, -268435455};
-    static const double bad[] = {67108864.0, -67108864.0, 67108863.9, NAN, INFINITY, -INFINITY, 1e300};
+    static const double bad[] = {67108864.0, -67108864.0, 67108863.9, NAN,
+                                 INFINITY,   -INFINITY,   1e300};
     float read[8];
     struct zo_state *s = NULL;
     (void)state;
@@ -321,7 +348,8 @@ static void bytes_and_headroom(void **state)
     const size_t n = (size_t)zo_state_bytes(s);
     fold_all(s, w.folds, N_FOLDS, "auto", NULL);
     uint8_t *b = bytes_of(s);
-    for (size_t at = 0, piece = 1; at < n; at += piece, piece = piece % 9973 + 13) { /* cut anywhere, also inside elements */
+    for (size_t at = 0, piece = 1; at < n;
+         at += piece, piece = piece % 9973 + 13) { /* cut anywhere, also inside elements */
         uint8_t part[10000];
         const size_t now = n - at < piece ? n - at : piece;
         zo_state_set_bytes(copy, at, b + at, now);
@@ -329,7 +357,8 @@ static void bytes_and_headroom(void **state)
         assert_memory_equal(part, b + at, now);
     }
     for (uint32_t t = 0; t < N_TENSORS; t++)
-        assert_memory_equal(s->m[t], copy->m[t], (size_t)zo_tensor_elements(&tensors[t]) * (tensors[t].bits / 8));
+        assert_memory_equal(s->m[t], copy->m[t],
+                            (size_t)zo_tensor_elements(&tensors[t]) * (tensors[t].bits / 8));
     assert_int_equal(b[0], ((uint32_t *)s->m[0])[0] & 255); /* little-endian */
     free(b);
     zo_state_free(copy);
@@ -359,7 +388,12 @@ static void many_loud_records(void **state)
     make_world(&w, ZO_RANK1);
     for (size_t i = 0; i < 3; i++) {
         memset(codes[i], i == 1 ? -127 : 127, sizeof codes[i]);
-        folds[i] = (struct zo_fold){.key = {1, 2}, .first_seq = i * 400, .count = 400, .step = 1, .lag = 400, .codes = codes[i]};
+        folds[i] = (struct zo_fold){.key = {1, 2},
+                                    .first_seq = i * 400,
+                                    .count = 400,
+                                    .step = 1,
+                                    .lag = 400,
+                                    .codes = codes[i]};
     }
     struct zo_state *all = new_state(&w.rules), *ref = new_state(&w.rules);
     fold_all(all, folds, 3, "auto", NULL);
@@ -375,9 +409,14 @@ static void many_loud_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(by_definition), cmocka_unit_test(any_order_batch_thread_and_variant),
-        cmocka_unit_test(subtraction_restores), cmocka_unit_test(digest_delta), cmocka_unit_test(proofs),
-        cmocka_unit_test(loading), cmocka_unit_test(bytes_and_headroom), cmocka_unit_test(many_loud_records),
+        cmocka_unit_test(by_definition),
+        cmocka_unit_test(any_order_batch_thread_and_variant),
+        cmocka_unit_test(subtraction_restores),
+        cmocka_unit_test(digest_delta),
+        cmocka_unit_test(proofs),
+        cmocka_unit_test(loading),
+        cmocka_unit_test(bytes_and_headroom),
+        cmocka_unit_test(many_loud_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

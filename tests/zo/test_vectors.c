@@ -1,6 +1,7 @@
-/* Known answers from two independent implementations: ../shared/vectors/arith1.json (absent in a plain clone: skipped)
- * and tests/vectors/arith.json (tests/vectors/spec.py, written from SPEC alone).  Every variant of the kernels that this
- * CPU has must give them: coefficients, L, digests before, after and incremental, state bytes, codes. */
+/* Known answers from two independent implementations: ../shared/vectors/arith1.json (absent in a
+ * plain clone: skipped) and tests/vectors/arith.json (tests/vectors/spec.py, written from SPEC
+ * alone).  Every variant of the kernels that this CPU has must give them: coefficients, L, digests
+ * before, after and incremental, state bytes, codes. */
 #include <onebyte/base/bytes.h>
 #include <onebyte/zo/codec.h>
 #include <onebyte/zo/direction.h>
@@ -38,7 +39,7 @@ static json_t *load(const char *path)
     json_error_t error;
     FILE *f = fopen(path, "r");
     if (!f) {
-        print_message("%s is absent: skipped\n", path);
+        print_message("SKIP: %s is absent\n", path);
         skip();
     }
     json_t *o = json_loadf(f, 0, &error);
@@ -96,7 +97,8 @@ static void read_tensors(struct run *run, const json_t *list)
         struct zo_tensor *t = &run->tensors[i];
         assert_in_range(i, 0, RUN_TENSORS - 1);
         snprintf(t->name, sizeof t->name, "%s", string(o, "name"));
-        json_array_foreach(json_object_get(o, "shape"), d, dim) t->dims[d] = (uint64_t)json_integer_value(dim);
+        json_array_foreach(json_object_get(o, "shape"), d, dim) t->dims[d] =
+            (uint64_t)json_integer_value(dim);
         t->n_dims = (uint32_t)json_array_size(json_object_get(o, "shape"));
         t->bits = (uint32_t)integer(o, "bits");
         t->e = (uint32_t)integer(o, "e");
@@ -113,7 +115,7 @@ static void read_rules(struct run *run, const char *manifest)
     size_t i;
     assert_non_null(m);
     const char *kind = string(m, "direction");
-    run->rules.direction = strcmp(kind, "rank1") == 0         ? ZO_RANK1
+    run->rules.direction = strcmp(kind, "rank1") == 0        ? ZO_RANK1
                            : strcmp(kind, "rademacher") == 0 ? ZO_RADEMACHER
                                                              : ZO_GAUSSIAN;
     run->rules.n0 = integer(m, "n0");
@@ -133,7 +135,8 @@ static void read_rules(struct run *run, const char *manifest)
 
 static int64_t entry(const struct run *run, uint32_t t, uint64_t i)
 {
-    return run->tensors[t].bits == 32 ? ((const int32_t *)run->state->m[t])[i] : ((const int64_t *)run->state->m[t])[i];
+    return run->tensors[t].bits == 32 ? ((const int32_t *)run->state->m[t])[i]
+                                      : ((const int64_t *)run->state->m[t])[i];
 }
 
 static void set_state(struct run *run, const json_t *m)
@@ -166,7 +169,9 @@ static void read_segment(struct run *run, const json_t *o)
     assert_in_range(n, 0, RUN_SEGMENTS - 1);
     run->n_folds++;
     hex(machine, 32, string(o, "machine"));
-    assert_int_equal(sodium_hex2bin(wire, sizeof wire, string(o, "wire"), strlen(string(o, "wire")), NULL, &bytes, NULL), 0);
+    assert_int_equal(sodium_hex2bin(wire, sizeof wire, string(o, "wire"), strlen(string(o, "wire")),
+                                    NULL, &bytes, NULL),
+                     0);
     key_of(f->key, run->id, machine);
     f->count = (uint32_t)bytes_get_le(wire + 2, 2);
     f->first_seq = bytes_get_le(wire + 4, 8);
@@ -176,7 +181,8 @@ static void read_segment(struct run *run, const json_t *o)
     f->codes = run->codes[n];
     f->counts = run->counts[n];
     assert_int_equal(json_array_size(json_object_get(o, "counted")), f->count);
-    json_array_foreach(json_object_get(o, "counted"), i, c) run->counts[n][i] = json_integer_value(c) != 0;
+    json_array_foreach(json_object_get(o, "counted"), i, c) run->counts[n][i] =
+        json_integer_value(c) != 0;
 }
 
 static struct run *open_run(const json_t *o)
@@ -207,7 +213,8 @@ static void check_segments(const struct run *run, const json_t *o)
     json_array_foreach(json_object_get(o, "segments"), i, segment)
     {
         const struct zo_fold *f = &run->folds[i];
-        const uint64_t lambda = zo_lambda(&run->rules, f->step), weight = zo_weight(run->rules.n0, f->lag);
+        const uint64_t lambda = zo_lambda(&run->rules, f->step),
+                       weight = zo_weight(run->rules.n0, f->lag);
         assert_true(weight == integer(segment, "weight"));
         assert_true(lambda == integer(segment, "lam"));
         json_array_foreach(json_object_get(segment, "L"), t, l)
@@ -215,11 +222,13 @@ static void check_segments(const struct run *run, const json_t *o)
             const uint64_t coef = zo_coef(lambda, weight, run->tensors[t].e);
             const json_t *l0 = json_array_get(json_object_get(segment, "L0"), t);
             assert_true(!l0 || coef == (uint64_t)json_integer_value(l0));
-            assert_true(zo_coef_bounded(&run->rules, coef, f->codes, f->count) == (uint64_t)json_integer_value(l));
+            assert_true(zo_coef_bounded(&run->rules, coef, f->codes, f->count) ==
+                        (uint64_t)json_integer_value(l));
         }
         const json_t *delta = json_object_get(segment, "digest_delta");
         if (json_is_string(delta))
-            assert_true(zo_state_digest_delta(run->state, f, 1, NULL) == hex64(segment, "digest_delta"));
+            assert_true(zo_state_digest_delta(run->state, f, 1, NULL) ==
+                        hex64(segment, "digest_delta"));
     }
 }
 
@@ -230,7 +239,8 @@ static void check_end(const struct run *run, const json_t *o, const struct zo_ke
     uint8_t want[32], got[32];
     json_array_foreach(json_object_get(o, "m"), t, tensor)
     {
-        json_array_foreach(tensor, i, x) assert_true(entry(run, (uint32_t)t, i) == json_integer_value(x));
+        json_array_foreach(tensor, i, x)
+            assert_true(entry(run, (uint32_t)t, i) == json_integer_value(x));
     }
     assert_true(zo_state_digest(run->state, k, NULL) == hex64(o, "digest"));
     const size_t n = (size_t)zo_state_bytes(run->state);
@@ -251,7 +261,8 @@ static void check_run(const json_t *o, const struct zo_kernels *k)
     zo_stream_block(w, &u, 0);
     for (size_t i = 0; i < 2; i++) {
         const uint64_t x = ((uint64_t)w[2 * i + 1] << 32 | w[2 * i]) % ((UINT64_C(1) << 61) - 1);
-        assert_true(x == strtoull(json_string_value(json_array_get(json_object_get(o, "u"), i)), NULL, 10));
+        assert_true(
+            x == strtoull(json_string_value(json_array_get(json_object_get(o, "u"), i)), NULL, 10));
     }
     assert_true(zo_state_digest(run->state, k, NULL) == hex64(o, "digest0"));
     check_segments(run, o);
@@ -287,16 +298,22 @@ static void runs_of_the_other_implementation(void **state)
     check_runs(runs);
     json_array_foreach(runs, i, o) /* its samples: tensor 0, first machine, seq 0 */
     {
-        const uint32_t key[2] = {(uint32_t)strtoul(json_string_value(json_array_get(json_object_get(o, "key"), 0)), NULL, 16),
-                                 (uint32_t)strtoul(json_string_value(json_array_get(json_object_get(o, "key"), 1)), NULL, 16)};
-        const struct zo_stream streams[] = {zo_stream(key, ZO_DOMAIN_A, 0, 0), zo_stream(key, ZO_DOMAIN_DENSE, 0, 0),
+        const uint32_t key[2] = {
+            (uint32_t)strtoul(json_string_value(json_array_get(json_object_get(o, "key"), 0)), NULL,
+                              16),
+            (uint32_t)strtoul(json_string_value(json_array_get(json_object_get(o, "key"), 1)), NULL,
+                              16)};
+        const struct zo_stream streams[] = {zo_stream(key, ZO_DOMAIN_A, 0, 0),
+                                            zo_stream(key, ZO_DOMAIN_DENSE, 0, 0),
                                             zo_stream(key, ZO_DOMAIN_GAUSS, 0, 0)};
         static const char *const names[] = {"signs_a", "signs_dense", "gauss"};
         for (size_t s = 0; s < 3; s++) {
             float z[8];
-            (s == 2 ? zo_gauss_f32 : zo_signs_f32)(z, &streams[s], 0, 8, s == 2 ? 4.0f : 1.0f, false, zo_kernels_pick("ref"));
+            (s == 2 ? zo_gauss_f32 : zo_signs_f32)(z, &streams[s], 0, 8, s == 2 ? 4.0f : 1.0f,
+                                                   false, zo_kernels_pick("ref"));
             for (size_t j = 0; j < 8; j++)
-                assert_int_equal((int)z[j], json_integer_value(json_array_get(json_object_get(o, names[s]), j)));
+                assert_int_equal(
+                    (int)z[j], json_integer_value(json_array_get(json_object_get(o, names[s]), j)));
         }
     }
     json_decref(runs);
@@ -321,7 +338,8 @@ static void lambdas_and_streams(void **state)
         json_array_foreach(json_object_get(o, "lambda"), j, x)
         {
             const uint64_t step = (uint64_t)json_integer_value(json_array_get(x, 0));
-            assert_true(zo_lambda(&run->rules, step) == (uint64_t)json_integer_value(json_array_get(x, 1)));
+            assert_true(zo_lambda(&run->rules, step) ==
+                        (uint64_t)json_integer_value(json_array_get(x, 1)));
         }
         json_array_foreach(json_object_get(o, "streams"), j, x)
         {
@@ -330,12 +348,13 @@ static void lambdas_and_streams(void **state)
             const json_t *seq = json_object_get(x, "seq");
             hex(machine, 32, string(x, "machine"));
             key_of(key, run->id, machine);
-            const struct zo_stream s =
-                zo_stream(key, (uint32_t)integer(x, "domain"), (uint32_t)integer(x, "tensor"),
-                          json_is_string(seq) ? hex64(x, "seq") : (uint64_t)json_integer_value(seq));
+            const struct zo_stream s = zo_stream(
+                key, (uint32_t)integer(x, "domain"), (uint32_t)integer(x, "tensor"),
+                json_is_string(seq) ? hex64(x, "seq") : (uint64_t)json_integer_value(seq));
             zo_stream_words(words, &s, 0, 8, zo_kernels_pick("auto"));
             for (w = 0; w < 8; w++)
-                assert_true(words[w] == json_integer_value(json_array_get(json_object_get(x, "words"), w)));
+                assert_true(words[w] ==
+                            json_integer_value(json_array_get(json_object_get(x, "words"), w)));
         }
         close_run(run);
     }
@@ -369,7 +388,8 @@ static void codes(void **state)
         zo_codec_seal(&codec, &rules, g, n, v, &r);
         assert_int_equal(r, integer(o, "r"));
         for (size_t j = 0; j < n; j++)
-            assert_int_equal(v[j], json_integer_value(json_array_get(json_object_get(o, "codes"), j)));
+            assert_int_equal(v[j],
+                             json_integer_value(json_array_get(json_object_get(o, "codes"), j)));
     }
     json_decref(file);
 }
@@ -388,9 +408,11 @@ static void examples(void **state)
     json_array_foreach(json_object_get(file, "data"), i, o)
     {
         const struct zo_rules rules = {.k = (uint32_t)integer(o, "K")};
-        const uint32_t key[2] = {(uint32_t)json_integer_value(json_array_get(json_object_get(o, "key"), 0)),
-                                 (uint32_t)json_integer_value(json_array_get(json_object_get(o, "key"), 1))};
-        assert_true(zo_example_index(&rules, key, number64(o, "seq"), number64(o, "N")) == number64(o, "index"));
+        const uint32_t key[2] = {
+            (uint32_t)json_integer_value(json_array_get(json_object_get(o, "key"), 0)),
+            (uint32_t)json_integer_value(json_array_get(json_object_get(o, "key"), 1))};
+        assert_true(zo_example_index(&rules, key, number64(o, "seq"), number64(o, "N")) ==
+                    number64(o, "index"));
     }
     json_decref(file);
 }
