@@ -64,10 +64,7 @@ struct err_why {
     char text[768];
 };
 
-/* Writes the line and returns `code`, so that a failing function can `return err_set(..)`.  why may be NULL. */
-__attribute__((format(printf, 3, 4))) static inline enum err err_set(struct err_why *why,
-                                                                     enum err code,
-                                                                     const char *format, ...)
+__attribute__((format(printf, 2, 3))) static inline void err_note(struct err_why *why, const char *format, ...)
 {
     if (why) {
         va_list args;
@@ -75,6 +72,14 @@ __attribute__((format(printf, 3, 4))) static inline enum err err_set(struct err_
         (void)vsnprintf(why->text, sizeof why->text, format, args);
         va_end(args);
     }
+}
+
+static inline enum err err_code(enum err code)
+{
     return code;
 }
+
+/* err_set(why, code, format, ...) writes the line and is `code`, so that a failing function can `return err_set(..)`.
+ * why may be NULL.  A macro, because analysers do not look into functions with `...` and must see that it is the code. */
+#define err_set(why, code, ...) (err_note((why), __VA_ARGS__), err_code(code))
 #endif
