@@ -43,6 +43,7 @@ $(B)/peer/demo/embed.o: $(wildcard peer/demo/model/* peer/demo/*.jsonl)
 
 # ISA flags on single files only; the table in zo/kernels/kernels.c decides at run time.
 $(B)/zo/kernels/avx2.o: ISA := -mavx2 -mfma
+$(B)/zo/state.o: ISA := -O3
 $(B)/zo/kernels/avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma
 $(B)/zo/model/ops_ref.o: ISA := -O3 -fopenmp-simd -Wno-pass-failed
 $(B)/zo/model/ops_avx2.o: ISA := -O3 -fopenmp-simd -Wno-pass-failed -mavx2 -mfma

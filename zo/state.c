@@ -64,52 +64,65 @@ void zo_state_free(struct zo_state *s)
     free(s);
 }
 
-/* x to nearest, ties to even, whatever the rounding mode.  |x| < 2^62. */
-static int64_t round_even(double x)
+/* |x| below this rounds to |m0| < 2^(bits-4), and for 64 bits below 2^56 (SPEC 3).  Up there
+ * doubles are whole numbers 8 apart, so that the half vanishes, as it should. */
+static double load_limit(const struct zo_tensor *t)
+{
+    return t->bits == 32 ? 0x1p28 - 0.5 : 0x1p56 - 0.5;
+}
+
+/* theta * scale is exact in double: the scale is a power of two, and only results far below 1/2 can
+ * be subnormal. NaN compares false.  These four loops are what start-up does to every parameter: no
+ * branch, so that the compiler makes vectors of them. */
+static bool fit_f64(const double *theta, size_t n, double scale, double limit)
+{
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad += !(fabs(theta[i] * scale) < limit);
+    return bad == 0;
+}
+
+static bool fit_f32(const float *theta, size_t n, double scale, double limit)
+{
+    size_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad += !(fabs((double)theta[i] * scale) < limit);
+    return bad == 0;
+}
+
+/* |x| < 2^31 to nearest, ties to even: the sum's last bit weighs 1, so that adding rounds, and its
+ * low half is x. */
+static inline int32_t round32(double x)
+{
+    const double sum = x + 0x1.8p52;
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    return (int32_t)(uint32_t)bits;
+}
+
+static int64_t round64(double x) /* |x| < 2^62 */
 {
     const double down = floor(x), rest = x - down; /* both exact */
     const int64_t i = (int64_t)down;
     return i + (rest > 0.5 || (rest == 0.5 && (i & 1) != 0));
 }
 
-/* m0 of one value; false if it does not fit.  Scaling by a power of two is exact but for subnormal
- * results, which round to zero either way. */
-static bool quantise(int64_t *m, double theta, double scale, double limit)
-{
-    const double x = theta * scale;
-    if (!isfinite(theta) || !(fabs(x) < limit))
-        return false;
-    *m = round_even(x);
-    return (double)(*m < 0 ? -*m : *m) < limit;
-}
-
-static void store(const struct zo_state *s, uint32_t t, uint64_t i, int64_t m)
-{
-    if (s->rules->tensors[t].bits == 32)
-        ((int32_t *)s->m[t])[i] = (int32_t)m;
-    else
-        ((int64_t *)s->m[t])[i] = m;
-}
-
-/* The widest exact m0: SPEC 3 keeps int64 entries below 2^56. */
-static double load_limit(const struct zo_tensor *t)
-{
-    return t->bits == 32 ? 0x1p28 : 0x1p56;
-}
-
 enum err zo_state_load_f64(struct zo_state *s, uint32_t t, uint64_t first, const double *theta,
                            size_t n)
 {
     const struct zo_tensor *tensor = &s->rules->tensors[t];
-    const double scale = ldexp(1, (int)tensor->e), limit = load_limit(tensor);
-    int64_t m;
+    const double scale = ldexp(1, (int)tensor->e);
     ENSURE(first + n <= zo_tensor_elements(tensor));
-    for (size_t i = 0; i < n; i++)
-        if (!quantise(&m, theta[i], scale, limit))
-            return ERR_RANGE;
-    for (size_t i = 0; i < n; i++) {
-        (void)quantise(&m, theta[i], scale, limit);
-        store(s, t, first + i, m);
+    if (!fit_f64(theta, n, scale, load_limit(tensor)))
+        return ERR_RANGE;
+    if (tensor->bits == 32) {
+        int32_t *m = (int32_t *)s->m[t] + first;
+        for (size_t i = 0; i < n; i++)
+            m[i] = round32(theta[i] * scale);
+    } else {
+        int64_t *m = (int64_t *)s->m[t] + first;
+        for (size_t i = 0; i < n; i++)
+            m[i] = round64(theta[i] * scale);
     }
     return ERR_OK;
 }
@@ -117,19 +130,19 @@ enum err zo_state_load_f64(struct zo_state *s, uint32_t t, uint64_t first, const
 enum err zo_state_load_f32(struct zo_state *s, uint32_t t, uint64_t first, const float *theta,
                            size_t n)
 {
-    double chunk[512];
     const struct zo_tensor *tensor = &s->rules->tensors[t];
-    const double scale = ldexp(1, (int)tensor->e), limit = load_limit(tensor);
-    int64_t m;
-    for (size_t i = 0; i < n; i++)
-        if (!quantise(&m, theta[i], scale, limit))
-            return ERR_RANGE;
-    for (size_t at = 0; at < n;) {
-        const size_t now = n - at < ARRAY_LEN(chunk) ? n - at : ARRAY_LEN(chunk);
-        for (size_t i = 0; i < now; i++)
-            chunk[i] = theta[at + i];
-        TRY(zo_state_load_f64(s, t, first + at, chunk, now));
-        at += now;
+    const double scale = ldexp(1, (int)tensor->e);
+    ENSURE(first + n <= zo_tensor_elements(tensor));
+    if (!fit_f32(theta, n, scale, load_limit(tensor)))
+        return ERR_RANGE;
+    if (tensor->bits == 32) {
+        int32_t *m = (int32_t *)s->m[t] + first;
+        for (size_t i = 0; i < n; i++)
+            m[i] = round32((double)theta[i] * scale);
+    } else {
+        int64_t *m = (int64_t *)s->m[t] + first;
+        for (size_t i = 0; i < n; i++)
+            m[i] = round64((double)theta[i] * scale);
     }
     return ERR_OK;
 }
