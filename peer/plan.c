@@ -41,8 +41,10 @@ enum err peer_plan_knots(struct zo_rules *r, const char *schedule, double lr, ui
         return ERR_OK;
     const uint64_t span = r->steps - warmup;
     const unsigned n = strcmp(schedule, "linear") == 0 ? 1 : CURVE_KNOTS;
-    for (unsigned i = 1; i <= n; i++)
-        add_knot(r, warmup + span * i / n, y * decay(schedule, (double)(span * i / n) / (double)span));
+    for (unsigned i = 1; i <= n; i++) {
+        const uint64_t at = span / n * i + span % n * i / n; /* whole steps, no overflow */
+        add_knot(r, warmup + at, y * decay(schedule, (double)at / (double)span));
+    }
     return ERR_OK;
 }
 
