@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 enum { ARENA_BYTES = 64 << 20, /* activations of one batch; a single longer pass takes what it needs */
-       LOAD_CHUNK = 65536 };   /* elements one item converts */
+       LOAD_CHUNK = 65536,     /* elements one item converts */
+       LOAD_ITEMS = 128 };     /* items between two drops of the pages they read: 32 MB of F32 */
 
 enum err zo_model_open(struct zo_model **m, const char *dir, struct err_why *why)
 {
@@ -107,13 +108,14 @@ struct load {
     struct zo_state *s;
     const struct zo_ckpt_tensor *t;
     uint32_t number;
-    enum err *results; /* [items] */
+    uint64_t first;               /* element the items start from */
+    enum err results[LOAD_ITEMS];
 };
 
 static void load_item(void *ctx, size_t i, size_t worker)
 {
-    const struct load *l = ctx;
-    const uint64_t first = (uint64_t)i * LOAD_CHUNK, left = l->t->elements - first;
+    struct load *l = ctx;
+    const uint64_t first = l->first + (uint64_t)i * LOAD_CHUNK, left = l->t->elements - first;
     const size_t n = left < LOAD_CHUNK ? (size_t)left : LOAD_CHUNK;
     (void)worker;
     if (l->t->dtype == ZO_F64) {
@@ -138,16 +140,16 @@ static enum err load_tensor(const struct zo_model *m, struct zo_state *s, uint32
     const struct zo_ckpt_tensor *t = zo_ckpt_find(&m->ckpt, z->name);
     if (!t || t->n_dims != z->n_dims || memcmp(t->dims, z->dims, z->n_dims * sizeof *z->dims) != 0)
         return err_set(why, ERR_NOTFOUND, "the model has no tensor %s of the manifest's shape: wrong model for this run", z->name);
-    const size_t items = (size_t)((t->elements + LOAD_CHUNK - 1) / LOAD_CHUNK);
-    enum err *results = calloc(items + 1, sizeof *results);
-    if (!results)
-        return err_set(why, ERR_NOMEM, "out of memory");
-    struct load l = {.m = m, .s = s, .t = t, .number = number, .results = results};
-    zo_pool_run(pool, items, load_item, &l);
+    struct load l = {.m = m, .s = s, .t = t, .number = number};
     enum err e = ERR_OK;
-    for (size_t i = 0; i < items && e == ERR_OK; i++)
-        e = results[i];
-    free(results);
+    for (; l.first < t->elements && e == ERR_OK; l.first += (uint64_t)LOAD_ITEMS * LOAD_CHUNK) {
+        const uint64_t left = (t->elements - l.first + LOAD_CHUNK - 1) / LOAD_CHUNK;
+        const size_t items = left < LOAD_ITEMS ? (size_t)left : LOAD_ITEMS;
+        zo_pool_run(pool, items, load_item, &l);
+        for (size_t i = 0; i < items && e == ERR_OK; i++)
+            e = l.results[i];
+        zo_ckpt_drop_pages(&m->ckpt); /* peak memory: the state, not state and file */
+    }
     if (e == ERR_RANGE)
         return err_set(why, e, "tensor %s holds a value that is not finite or too large for the manifest's scale", z->name);
     return e == ERR_OK ? e : err_set(why, e, "tensor %s: %s", z->name, err_str(e));
@@ -157,7 +159,6 @@ enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struc
 {
     for (uint32_t i = 0; i < s->rules->n_tensors; i++)
         TRY(load_tensor(m, s, i, pool, why));
-    zo_ckpt_drop_pages(&m->ckpt);
     return ERR_OK;
 }
 
