@@ -209,13 +209,14 @@ static int run(bool quick, size_t threads)
         ok = false;
     }
     /* Set at 12 when the best dense fold known did 121 records/s on a core; ours does twice that,
-     * so that the same rank-1 speed is a smaller multiple of it. */
+     * so that the same rank-1 speed is a smaller multiple of it.  The quick shape stays in the
+     * caches, where a single record costs little and there is less to save. */
     const char *best = zo_kernels_name(zo_kernels_pick("auto"));
     ok = ratio("rank1_512_over_dense_64", find(f, ARRAY_LEN(f), best, ZO_RANK1, 512),
-               find(f, ARRAY_LEN(f), best, ZO_RADEMACHER, 64), 8) &&
+               find(f, ARRAY_LEN(f), best, ZO_RADEMACHER, 64), quick ? 6 : 8) &&
          ok;
     ok = ratio("records_4096_over_1", find(f, ARRAY_LEN(f), best, ZO_RANK1, 4096),
-               find(f, ARRAY_LEN(f), best, ZO_RANK1, 1), 50) &&
+               find(f, ARRAY_LEN(f), best, ZO_RANK1, 1), quick ? 25 : 50) &&
          ok;
     zo_state_free(s);
     zo_pool_free(pool);
