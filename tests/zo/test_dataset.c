@@ -167,7 +167,7 @@ static void bad_lines_are_named(void **state)
         {"{\"txt\":\"ab\",\"id\":3}", "none of"},
         {"{\"text\":5}", "\"text\" is not a string"},
         {"{\"text\":\"\"}", "fewer than two tokens"},
-        {"{\"text\":\"ab\",\"prompt\":\"a\"}", "both"},
+        {"{\"text\":\"ab\",\"prompt\":\"a\"}", "more than one"},
         {"{\"prompt\":\"a\"}", "either"},
         {"{\"prompt\":[\"a\"],\"completion\":\"b\"}", "\"prompt\" is not a string"},
         {"{\"prompt\":\"a\",\"completion\":\"b\",\"choices\":[\"a\",\"b\"],\"label\":0}", "either"},

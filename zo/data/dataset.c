@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { CHOICES_MAX = 1024 };
+enum { CHOICES_MAX = 1024, MESSAGES_MAX = 256 };
 
 struct zo_dataset {
     struct zo_example *v;
@@ -222,6 +222,108 @@ static enum err read_prompt(const struct reader *r, struct zo_example *x, const 
     return read_completions(r, x, prompt, choices, n, (int32_t)json_integer_value(label));
 }
 
+/* ---- conversations ---- */
+
+static enum err check_messages(const struct reader *r, const json_t *list)
+{
+    size_t i, n_assistant = 0;
+    json_t *m;
+    if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > MESSAGES_MAX)
+        return err_set(r->why, ERR_FORMAT, "\"messages\" is not a list of 1 to %d messages", MESSAGES_MAX);
+    json_array_foreach(list, i, m)
+    {
+        const char *role = zo_json_text(m, "role", NULL);
+        if (!role || !zo_json_text(m, "content", NULL))
+            return err_set(r->why, ERR_FORMAT, "message %zu needs \"role\" and \"content\", both text", i);
+        n_assistant += strcmp(role, "assistant") == 0;
+    }
+    return n_assistant ? ERR_OK
+                       : err_set(r->why, ERR_FORMAT, "no message of the assistant: no loss to measure");
+}
+
+/* *n <- tokens of `all` that stand for the first `upto` messages (with the prompt to answer, if asked).  `text` is the
+ * whole conversation: the part must be its beginning, or the template rewrites earlier turns. */
+static enum err turn_tokens(const struct reader *r, size_t *n, const json_t *messages, size_t upto, bool prompt,
+                            const struct buf *text, const struct ids *all)
+{
+    struct buf part = {0};
+    struct ids ids = {0};
+    enum err e = upto || prompt ? zo_chat_render(&r->t->chat, &part, messages, upto, prompt, r->why) : ERR_OK;
+    if (!e && (part.n > text->n || (part.n && memcmp(part.p, text->p, part.n) != 0)))
+        e = ERR_AGAIN;
+    if (!e && part.n)
+        e = encode(r, &ids, part.p, part.n, false);
+    if (!e)
+        *n = common_prefix(&ids, all);
+    ids_free(&ids);
+    buf_free(&part);
+    return e;
+}
+
+/* counted <- 1 for the tokens of assistant message i: what the template adds for it after its own prompt to answer. */
+static enum err count_turn(const struct reader *r, uint8_t *counted, const json_t *messages, size_t i,
+                           const struct buf *text, const struct ids *all)
+{
+    size_t from = 0, to = 0;
+    enum err e = turn_tokens(r, &from, messages, i, true, text, all);
+    if (e) /* some templates have no prompt to answer, or cannot stop there */
+        e = turn_tokens(r, &from, messages, i, false, text, all);
+    if (!e && i + 1 == json_array_size(messages))
+        to = all->n;
+    else if (!e)
+        e = turn_tokens(r, &to, messages, i + 1, false, text, all);
+    if (e == ERR_AGAIN)
+        return err_set(r->why, ERR_UNSUPPORTED,
+                       "the chat template writes message %zu differently when more follow: give one answer per line", i);
+    for (size_t k = from ? from : 1; !e && k < to; k++)
+        counted[k] = 1;
+    return e;
+}
+
+/* Cut to length: first what stands before the first counted token, then the end. */
+static void cut_messages(const struct reader *r, struct zo_example *x, struct ids *ids, uint8_t *counted)
+{
+    size_t first = 1;
+    while (first < ids->n && !counted[first])
+        first++;
+    const size_t over = ids->n > r->length_max ? ids->n - r->length_max : 0;
+    const size_t drop = over < first - 1 ? over : first - 1;
+    memmove(ids->v + 1, ids->v + 1 + drop, (ids->n - 1 - drop) * sizeof *ids->v);
+    memmove(counted + 1, counted + 1 + drop, ids->n - 1 - drop);
+    ids->n -= over;
+    x->n_cut = (uint32_t)over;
+}
+
+static enum err read_messages(const struct reader *r, struct zo_example *x, const json_t *messages)
+{
+    struct buf text = {0};
+    struct ids ids = {0};
+    uint8_t *counted = NULL;
+    TRY(check_messages(r, messages));
+    enum err e = zo_chat_render(&r->t->chat, &text, messages, json_array_size(messages), false, r->why);
+    if (!e)
+        e = encode(r, &ids, text.p ? text.p : "", text.n, false);
+    if (!e && !(counted = calloc(ids.n + 1, 1)))
+        e = ERR_NOMEM;
+    for (size_t i = 0; i < json_array_size(messages) && !e; i++)
+        if (strcmp(zo_json_text(json_array_get(messages, i), "role", ""), "assistant") == 0)
+            e = count_turn(r, counted, messages, i, &text, &ids);
+    if (!e && !memchr(counted, 1, ids.n + 1))
+        e = err_set(r->why, ERR_FORMAT, "the assistant's turns have no token that can be predicted");
+    if (!e)
+        e = example_init(x, 1, -1);
+    if (!e) {
+        cut_messages(r, x, &ids, counted);
+        x->seqs[0] = (struct zo_seq){.n = (uint32_t)ids.n, .ids = ids.v, .counted = counted};
+        ids = (struct ids){0};
+        counted = NULL;
+    }
+    free(counted);
+    ids_free(&ids);
+    buf_free(&text);
+    return e;
+}
+
 /* ---- lines ---- */
 
 static enum err read_object(const struct reader *r, struct zo_example *x, const json_t *line)
@@ -229,8 +331,11 @@ static enum err read_object(const struct reader *r, struct zo_example *x, const 
     if (!json_is_object(line))
         return err_set(r->why, ERR_FORMAT, "not a JSON object");
     const json_t *text = zo_json_member(line, "text"), *prompt = zo_json_member(line, "prompt");
-    if (text && prompt)
-        return err_set(r->why, ERR_FORMAT, "both \"text\" and \"prompt\": which one is meant?");
+    const json_t *messages = zo_json_member(line, "messages");
+    if ((text != NULL) + (prompt != NULL) + (messages != NULL) > 1)
+        return err_set(r->why, ERR_FORMAT, "more than one of \"text\", \"prompt\", \"messages\": which is meant?");
+    if (messages)
+        return read_messages(r, x, messages);
     if (text)
         return read_text(r, x, text);
     if (prompt)

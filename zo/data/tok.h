@@ -10,6 +10,7 @@
 #include "zo/data/buf.h"
 #include "zo/data/json.h"
 #include "zo/data/regex.h"
+#include "zo/data/template.h"
 #include "zo/data/vocab.h"
 #include <onebyte/zo/tokenizer.h>
 #include <stdatomic.h>
@@ -124,6 +125,19 @@ struct zo_tokenizer;
 /* *config <- the tokenizer.json that the folder's files amount to. */
 NODISCARD enum err zo_legacy_config(json_t **config, const char *dir, struct err_why *why);
 
+/* ---- chat.c ---- */
+struct chat {
+    struct chat_template *template; /* NULL: none, or one that cannot be used (why) */
+    json_t *variables;              /* bos_token, eos_token, .. */
+    struct err_why why;             /* in words, what the folder lacks */
+};
+/* A folder without a usable template is not an error until a conversation is to be rendered. */
+NODISCARD enum err zo_chat_open(struct chat *c, const char *dir);
+void zo_chat_free(struct chat *c);
+/* Appends the text of messages 0 .. n-1 to out. */
+NODISCARD enum err zo_chat_render(const struct chat *c, struct buf *out, const json_t *messages, size_t n,
+                                  bool generation_prompt, struct err_why *why);
+
 struct zo_tokenizer {
     struct norm *norm;
     struct pretok *pretok;
@@ -131,5 +145,6 @@ struct zo_tokenizer {
     struct added added;
     struct post post;
     struct decoder *decoder;
+    struct chat chat;
 };
 #endif

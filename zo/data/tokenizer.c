@@ -13,6 +13,7 @@ void zo_tokenizer_free(struct zo_tokenizer *t)
     ids_free(&t->post.before);
     ids_free(&t->post.after);
     zo_decoder_free(t->decoder);
+    zo_chat_free(&t->chat);
     free(t);
 }
 
@@ -69,6 +70,8 @@ enum err zo_tokenizer_open(struct zo_tokenizer **out, const char *dir, struct er
     struct err_why inner = {0};
     e = t ? read_config(t, config, &inner) : ERR_NOMEM;
     json_decref(config);
+    if (!e)
+        e = zo_chat_open(&t->chat, dir);
     if (e) {
         zo_tokenizer_free(t);
         return err_set(why, e, "%s: %s", path, *inner.text ? inner.text : err_str(e));

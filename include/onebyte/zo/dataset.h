@@ -10,8 +10,11 @@
  *          the tokens it was trained on; the completion's tokens are those from the first one that differs from
  *          the prompt encoded alone (MeZO and lm-evaluation-harness encode together likewise).  A token that spans
  *          the border counts as completion; so does an end token that the post-processor adds.
+ *          A conversation is rendered with the model's chat template and encoded without further special tokens; an
+ *          assistant's turn is what the template writes for it after its prompt to answer (its end mark too).
  * Length   length_max: tokens per sequence (the model's context or less).  A text longer than that is cut at its end.  A
- *          prompt is cut on its left, as MeZO does, after the post-processor's first tokens; all choices lose
+ *          prompt is cut on its left, as MeZO does, after the post-processor's first tokens (a conversation: after its first token, up
+ *          to the first answer); all choices lose
  *          the same number of tokens; only if the completion alone is too long is its end cut.  Both are counted.
  * Lines    Other members are ignored; empty lines are skipped; a byte-order mark at the start is skipped.  Anything
  *          else is refused as FILE:LINE with what is wrong: not JSON or not UTF-8, not an object, none or two of the
