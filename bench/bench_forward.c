@@ -1,14 +1,15 @@
 /* bench_forward: the forward pass of the real engine, JSON lines on stdout.
  *
- *     bench_forward [--quick] [--threads N] [--rounds N]      exit 0, 1 (a ratio 25 % worse than its bound, or failed), 2 usage
+ *     bench_forward [--quick] [--threads N] [--rounds N]      exit 0, 1 (a ratio 25 % worse than
+ * its bound, or failed), 2 usage
  *
- * Shapes: SmolLM2-135M (134.5 M parameters) with random BF16 weights in a temporary folder; --quick: 6 layers of a
- * third of the width.  Batches of 8 x 64 and 4 x 256 tokens, each its own example.  Figures, each the median of
- * rounds that alternate so that a busy neighbour hits all of them:
- *     tokens_per_s     of one plain pass over the batch
- *     gemm_ratio       plain pass / the standalone sgemm calls of the same products, split over the same workers
- *     pair_ratio       a two-sided batch (2 x the rows, each example along its own direction) / two plain passes
- *     rss_mb           peak resident memory so far: lean runs first, 8x64 first */
+ * Shapes: SmolLM2-135M (134.5 M parameters) with random BF16 weights in a temporary folder;
+ * --quick: 6 layers of a third of the width.  Batches of 8 x 64 and 4 x 256 tokens, each its own
+ * example.  Figures, each the median of rounds that alternate so that a busy neighbour hits all of
+ * them: tokens_per_s     of one plain pass over the batch gemm_ratio       plain pass / the
+ * standalone sgemm calls of the same products, split over the same workers pair_ratio       a
+ * two-sided batch (2 x the rows, each example along its own direction) / two plain passes rss_mb
+ * peak resident memory so far: lean runs first, 8x64 first */
 #include <onebyte/zo/model.h>
 
 #include <cblas.h>
@@ -26,7 +27,8 @@ struct shape {
     uint32_t heads, kv_heads;
 };
 
-static const struct shape full = {576, 192, 1536, 49152, 30, 9, 3}, small = {192, 64, 512, 8192, 6, 3, 1};
+static const struct shape full = {576, 192, 1536, 49152, 30, 9, 3},
+                          small = {192, 64, 512, 8192, 6, 3, 1};
 
 static double now_s(void)
 {
@@ -73,12 +75,16 @@ static void add(const char *name, uint64_t layer, uint64_t rows, uint64_t cols)
     if (layer == UINT64_MAX)
         (void)snprintf(sources.names[i], sizeof sources.names[i], "model.%s.weight", name);
     else
-        (void)snprintf(sources.names[i], sizeof sources.names[i], "model.layers.%u.%s.weight", (unsigned)layer, name);
+        (void)snprintf(sources.names[i], sizeof sources.names[i], "model.layers.%u.%s.weight",
+                       (unsigned)layer, name);
     sources.dims[i][0] = rows;
     sources.dims[i][1] = cols;
     sources.norm[i] = cols == 0;
-    sources.list[i] = (struct zo_ckpt_source){.name = sources.names[i], .n_dims = cols ? 2 : 1, .dims = sources.dims[i],
-                                              .read = read_random, .ctx = &sources.norm[i]};
+    sources.list[i] = (struct zo_ckpt_source){.name = sources.names[i],
+                                              .n_dims = cols ? 2 : 1,
+                                              .dims = sources.dims[i],
+                                              .read = read_random,
+                                              .ctx = &sources.norm[i]};
 }
 
 static bool checkpoint_make(const char *dir, const struct shape *s, struct err_why *why)
@@ -101,10 +107,14 @@ static bool checkpoint_make(const char *dir, const struct shape *s, struct err_w
     FILE *f = fopen(path, "w");
     if (!f)
         return false;
-    fprintf(f, "{\"model_type\": \"llama\", \"vocab_size\": %u, \"hidden_size\": %u, \"intermediate_size\": %u, \"num_hidden_layers\": %u, "
-               "\"num_attention_heads\": %u, \"num_key_value_heads\": %u, \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, "
-               "\"hidden_act\": \"silu\", \"tie_word_embeddings\": true}\n",
-            (unsigned)s->vocab, (unsigned)s->d, (unsigned)s->ffn, (unsigned)s->layers, s->heads, s->kv_heads);
+    fprintf(f,
+            "{\"model_type\": \"llama\", \"vocab_size\": %u, \"hidden_size\": %u, "
+            "\"intermediate_size\": %u, \"num_hidden_layers\": %u, "
+            "\"num_attention_heads\": %u, \"num_key_value_heads\": %u, "
+            "\"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-5, "
+            "\"hidden_act\": \"silu\", \"tie_word_embeddings\": true}\n",
+            (unsigned)s->vocab, (unsigned)s->d, (unsigned)s->ffn, (unsigned)s->layers, s->heads,
+            s->kv_heads);
     fclose(f);
     (void)snprintf(path, sizeof path, "%s/model.safetensors", dir);
     return zo_ckpt_write(path, sources.list, sources.n, ZO_BF16, why) == ERR_OK;
@@ -118,26 +128,30 @@ struct gemms {
     float *x, *w, *y;
 };
 
-/* Rows split over the workers, each product on its own; weights rotate through memory as a pass's do. */
+/* Rows split over the workers, each product on its own; weights rotate through memory as a pass's
+ * do. */
 static void gemm_item(void *ctx, size_t i, size_t worker)
 {
     const struct gemms *g = ctx;
     const struct shape *s = g->s;
-    const uint64_t shapes[][2] = {{s->d, s->d}, {s->kv, s->d}, {s->kv, s->d}, {s->d, s->d}, {s->ffn, s->d}, {s->ffn, s->d}, {s->d, s->ffn}};
+    const uint64_t shapes[][2] = {{s->d, s->d},   {s->kv, s->d},  {s->kv, s->d}, {s->d, s->d},
+                                  {s->ffn, s->d}, {s->ffn, s->d}, {s->d, s->ffn}};
     const size_t n = g->rows / g->parts, wide = s->ffn > s->vocab ? s->ffn : s->vocab;
     const float *x = g->x + i * n * s->ffn, *w = g->w + s->vocab * s->d;
     float *y = g->y + i * 256 * wide;
     (void)worker;
     for (uint64_t l = 0; l < s->layers; l++)
         for (size_t k = 0; k < ARRAY_LEN(shapes); k++) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)shapes[k][0], (blasint)shapes[k][1], 1.0f, x,
-                        (blasint)shapes[k][1], w, (blasint)shapes[k][1], 0.0f, y, (blasint)shapes[k][0]);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)shapes[k][0],
+                        (blasint)shapes[k][1], 1.0f, x, (blasint)shapes[k][1], w,
+                        (blasint)shapes[k][1], 0.0f, y, (blasint)shapes[k][0]);
             w += shapes[k][0] * shapes[k][1];
         }
     for (size_t at = 0; at < n; at += 256) {
         const size_t m = n - at < 256 ? n - at : 256;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)s->vocab, (blasint)s->d, 1.0f, x + at * s->d, (blasint)s->d,
-                    g->w, (blasint)s->d, 0.0f, y, (blasint)s->vocab);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)s->vocab,
+                    (blasint)s->d, 1.0f, x + at * s->d, (blasint)s->d, g->w, (blasint)s->d, 0.0f, y,
+                    (blasint)s->vocab);
     }
 }
 
@@ -164,8 +178,12 @@ static double run(struct bench *b, size_t n, int sides)
     size_t used = 0;
     for (size_t i = 0; i < n; i++)
         for (int side = 0; side < sides; side++)
-            passes[used++] = (struct zo_pass){.example = &b->examples[i], .key = {1, 2}, .seq = i,
-                                              .eps = sides == 1 ? 0.0f : side ? -1e-3f : 1e-3f};
+            passes[used++] = (struct zo_pass){.example = &b->examples[i],
+                                              .key = {1, 2},
+                                              .seq = i,
+                                              .eps = sides == 1 ? 0.0f
+                                                     : side     ? -1e-3f
+                                                                : 1e-3f};
     const double start = now_s();
     if (zo_model_losses(b->m, passes, used, out, NULL, b->pool) != ERR_OK || !(out[0].loss > 0.0))
         b->failed = true;
@@ -176,8 +194,10 @@ static double run_gemms(const struct bench *b, size_t rows)
 {
     const struct shape *s = b->s;
     struct gemms g = {.s = s, .rows = rows, .parts = zo_pool_threads(b->pool)};
-    const size_t layer = (2 * s->d + 2 * s->kv) * s->d + 3 * s->d * s->ffn, n_w = s->vocab * s->d + s->layers * layer;
-    const size_t wide = s->ffn > s->vocab ? s->ffn : s->vocab, n_x = rows * s->ffn, n_y = g.parts * 256 * wide;
+    const size_t layer = (2 * s->d + 2 * s->kv) * s->d + 3 * s->d * s->ffn,
+                 n_w = s->vocab * s->d + s->layers * layer;
+    const size_t wide = s->ffn > s->vocab ? s->ffn : s->vocab, n_x = rows * s->ffn,
+                 n_y = g.parts * 256 * wide;
     g.w = malloc(n_w * sizeof *g.w);
     g.x = malloc(n_x * sizeof *g.x);
     g.y = malloc(n_y * sizeof *g.y);
@@ -205,7 +225,8 @@ static long rss_mb(void)
 }
 
 /* gemms false: without the standalone products, whose weights would count as memory. */
-static void measure(struct bench *b, const char *memory, size_t n, uint32_t tokens, enum zo_direction kind, double bound, bool gemms)
+static void measure(struct bench *b, const char *memory, size_t n, uint32_t tokens,
+                    enum zo_direction kind, double bound, bool gemms)
 {
     static const char *const names[] = {"rank1", "rademacher", "gaussian"};
     double plain[ROUNDS_MAX], pair[ROUNDS_MAX], gemm[ROUNDS_MAX];
@@ -219,10 +240,14 @@ static void measure(struct bench *b, const char *memory, size_t n, uint32_t toke
         plain[r] = (plain[r] + run(b, n, 1)) / 2;
         gemm[r] = gemms ? run_gemms(b, n * tokens) : 0.0;
     }
-    const double p = median(plain, b->rounds), q = median(pair, b->rounds), g = median(gemm, b->rounds), ratio = q / (2 * p);
-    printf("{\"bench\": \"forward\", \"batch\": \"%zux%u\", \"memory\": \"%s\", \"direction\": \"%s\", \"threads\": %zu, "
-           "\"plain_s\": %.4f, \"tokens_per_s\": %.1f, \"gradients_per_s\": %.2f, \"pair_ratio\": %.3f, \"pair_bound\": %.2f",
-           n, tokens, memory, names[kind], zo_pool_threads(b->pool), p, (double)(n * tokens) / p, (double)n / q, ratio, bound);
+    const double p = median(plain, b->rounds), q = median(pair, b->rounds),
+                 g = median(gemm, b->rounds), ratio = q / (2 * p);
+    printf("{\"bench\": \"forward\", \"batch\": \"%zux%u\", \"memory\": \"%s\", \"direction\": "
+           "\"%s\", \"threads\": %zu, "
+           "\"plain_s\": %.4f, \"tokens_per_s\": %.1f, \"gradients_per_s\": %.2f, \"pair_ratio\": "
+           "%.3f, \"pair_bound\": %.2f",
+           n, tokens, memory, names[kind], zo_pool_threads(b->pool), p, (double)(n * tokens) / p,
+           (double)n / q, ratio, bound);
     if (gemms)
         printf(", \"gemm_s\": %.4f, \"gemm_ratio\": %.3f, \"gemm_bound\": 1.15", g, p / g);
     else
@@ -259,7 +284,8 @@ static bool setup(struct bench *b, const char *dir, struct err_why *why)
         b->rules->tensors[i].bits = zo_tensor_is_matrix(&b->rules->tensors[i]) ? 32 : 64;
         b->rules->tensors[i].e = b->rules->tensors[i].bits == 32 ? 28 : 54;
     }
-    if (zo_state_new(&b->state, b->rules, key) != ERR_OK || zo_model_load_state(b->m, b->state, b->pool, why) != ERR_OK)
+    if (zo_state_new(&b->state, b->rules, key) != ERR_OK ||
+        zo_model_load_state(b->m, b->state, b->pool, why) != ERR_OK)
         return false;
     memset(b->counted, 1, sizeof b->counted);
     b->counted[0] = 0;
@@ -287,7 +313,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
             b.rounds = strtoul(argv[++i], NULL, 10);
         else
-            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] [--rounds N]\n"), 2;
+            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] [--rounds N]\n"),
+                   2;
     }
     b.s = quick ? &small : &full;
     b.rounds = b.rounds == 0 ? (quick ? 7 : 5) : b.rounds > ROUNDS_MAX ? ROUNDS_MAX : b.rounds;
@@ -302,8 +329,10 @@ int main(int argc, char **argv)
     (void)rmdir(dir);
     if (!ready)
         return fprintf(stderr, "bench_forward: %s\n", why.text), 1;
-    printf("{\"bench\": \"forward\", \"parameters\": %llu, \"state_mb\": %llu, \"blas\": \"%s\", \"kernels\": \"%s\", \"rss_mb\": %ld}\n",
-           (unsigned long long)zo_model_parameters(b.m), (unsigned long long)(zo_state_bytes(b.state) >> 20), zo_blas_core(),
+    printf("{\"bench\": \"forward\", \"parameters\": %llu, \"state_mb\": %llu, \"blas\": \"%s\", "
+           "\"kernels\": \"%s\", \"rss_mb\": %ld}\n",
+           (unsigned long long)zo_model_parameters(b.m),
+           (unsigned long long)(zo_state_bytes(b.state) >> 20), zo_blas_core(),
            zo_kernels_name(zo_kernels_pick(NULL)), rss_mb());
     measure_all(&b, quick);
     zo_model_free(b.m);

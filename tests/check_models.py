@@ -21,12 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 try:
     import torch
     import transformers as tf
     from safetensors import safe_open
+    from safetensors.torch import save_file
 except ImportError as e:
     print(f"skip check_models: PyPI package missing: {e}")
     sys.exit(0)
@@ -58,6 +60,8 @@ def models():
     m["qwen2"] = (c.Qwen2ForCausalLM, c.Qwen2Config(**GQA), "bf16", None)
     m["qwen3"] = (c.Qwen3ForCausalLM, c.Qwen3Config(**GQA, head_dim=8), "bf16", None)
     m["phi3"] = (c.Phi3ForCausalLM, c.Phi3Config(**GQA, pad_token_id=0, sliding_window=5), "bf16", None)
+    m["phi3_long"] = (c.Phi3ForCausalLM, c.Phi3Config(**dict(GQA, hidden_size=32), pad_token_id=0, original_max_position_embeddings=16,
+                      rope_parameters=rope("longrope", short_factor=[1.0, 1.1], long_factor=[2.0, 3.0], partial_rotary_factor=0.5)), "bf16", None)
     m["gemma"] = (c.GemmaForCausalLM, c.GemmaConfig(**GQA, head_dim=8), "bf16", None)
     m["gemma2"] = (c.Gemma2ForCausalLM, c.Gemma2Config(**GQA, head_dim=8, query_pre_attn_scalar=12, sliding_window=4,
                    attn_logit_softcapping=5.0, final_logit_softcapping=3.0), "bf16", None)
@@ -75,6 +79,7 @@ def models():
     m["bert_classify"] = (c.BertForSequenceClassification, c.BertConfig(**SMALL, num_labels=3), "bf16", None)
     m["roberta"] = (c.RobertaForMaskedLM, c.RobertaConfig(**SMALL, pad_token_id=1, mask_token_id=4), "bf16", None)
     m["roberta_classify"] = (c.RobertaForSequenceClassification, c.RobertaConfig(**SMALL, pad_token_id=1, num_labels=3), "bf16", None)
+    m["bert_old_names"] = (c.BertForMaskedLM, c.BertConfig(**dict(SMALL, num_hidden_layers=1), mask_token_id=4), "f32", "gamma")
     m["llama_sharded"] = (c.LlamaForCausalLM, c.LlamaConfig(**dict(GQA, num_hidden_layers=1)), "bf16", "sharded")
     return m
 
@@ -101,6 +106,14 @@ def fix_config(path, how):
         o["torch_dtype"] = o.pop("dtype")
     o.pop("transformers_version", None)
     path.write_text(json.dumps(o, indent=1, sort_keys=True) + "\n")
+
+
+def rename_norms(path):
+    """BERT's first spelling, as bert-base-uncased on the Hub still has it."""
+    with safe_open(path, "pt") as s:
+        tensors = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): s.get_tensor(k)
+                   for k in s.keys()}
+    save_file(tensors, path, {"format": "pt"})
 
 
 def logits_of(model, ids):
@@ -170,6 +183,8 @@ def make(folder, name, entry, seed):
     model.to(DTYPES[dtype]).save_pretrained(folder, **({"max_shard_size": "3KB"} if how == "sharded" else {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     fix_config(folder / "config.json", how)
+    if how == "gamma":
+        rename_norms(folder / "model.safetensors")
     # Read again: casting the live model would have cast its rope frequencies too.
     model = cls.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     shapes, stored = {}, {}
@@ -206,6 +221,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--write", action="store_true")
     p.add_argument("--only")
+    p.add_argument("--seed", type=int, default=1)
     p.add_argument("--tool", default=str(ROOT / "build/release/tests/zo/test_model"))
     a = p.parse_args()
     tf.logging.set_verbosity_error()
@@ -213,13 +229,13 @@ def main():
     torch.set_num_threads(1)
     where = ROOT / "tests/vectors/models" if a.write else pathlib.Path(tempfile.mkdtemp(prefix="onebyte-models-"))
     failed = 0
-    for i, (name, entry) in enumerate(models().items()):
+    for name, entry in models().items():
         if a.only and a.only != name:
             continue
         folder = where / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        make(folder, name, entry, seed=i + (1 if a.write else 1000))
+        make(folder, name, entry, seed=zlib.crc32(name.encode()) + (0 if a.write else a.seed))
         r = subprocess.run([a.tool, str(folder)], capture_output=True, text=True)
         print(("ok " if r.returncode == 0 else "FAIL ") + "check_models " + name +
               ("" if r.returncode == 0 else ": " + (r.stdout + r.stderr).strip().replace("\n", " | ")[:600]), flush=True)

@@ -1,9 +1,10 @@
 /* zo/blas.c -- OpenBLAS made usable: the right kernels, and one BLAS thread per caller.
  *
- * Debian's OpenBLAS 0.3.21 chooses its kernels from the CPU's family and model number.  Virtual machines show
- * numbers it does not know, and it then falls back to Prescott (SSE): 34 GF/s where the CPU gives 150.  The
- * choice is made when the library is loaded, but its own two functions can make it again; they are not in a
- * header, so they are looked up by name, and where they are missing we stay with what there is. */
+ * Debian's OpenBLAS 0.3.21 chooses its kernels from the CPU's family and model number.  Virtual
+ * machines show numbers it does not know, and it then falls back to Prescott (SSE): 34 GF/s where
+ * the CPU gives 150.  The choice is made when the library is loaded, but its own two functions can
+ * make it again; they are not in a header, so they are looked up by name, and where they are
+ * missing we stay with what there is. */
 #include <onebyte/zo/model.h>
 
 #include <cblas.h>
@@ -35,9 +36,9 @@ static enum level core_level(const char *core)
         const char *core;
         enum level level;
     } known[] = {
-        {"SkylakeX", LEVEL_AVX512},   {"Cooperlake", LEVEL_AVX512}, {"SapphireRapids", LEVEL_AVX512},
-        {"Haswell", LEVEL_AVX2},      {"Zen", LEVEL_AVX2},          {"Excavator", LEVEL_AVX2},
-        {"Sandybridge", LEVEL_AVX},   {"Bulldozer", LEVEL_AVX},     {"Piledriver", LEVEL_AVX},
+        {"SkylakeX", LEVEL_AVX512}, {"Cooperlake", LEVEL_AVX512}, {"SapphireRapids", LEVEL_AVX512},
+        {"Haswell", LEVEL_AVX2},    {"Zen", LEVEL_AVX2},          {"Excavator", LEVEL_AVX2},
+        {"Sandybridge", LEVEL_AVX}, {"Bulldozer", LEVEL_AVX},     {"Piledriver", LEVEL_AVX},
         {"Steamroller", LEVEL_AVX},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
@@ -58,13 +59,15 @@ enum err zo_blas_start(struct err_why *why)
     const enum level cpu = cpu_level();
     if (core_level(zo_blas_core()) < cpu) {
         static const char *const best[] = {"PRESCOTT", "SANDYBRIDGE", "HASWELL", "SKYLAKEX"};
-        /* ISO C has no cast from object to function pointer; POSIX promises that the bytes agree. */
+        /* ISO C has no cast from object to function pointer; POSIX promises that the bytes agree.
+         */
         void (*quit)(void) = NULL, (*init)(void) = NULL;
         void *found = dlsym(RTLD_DEFAULT, "gotoblas_dynamic_quit");
         memcpy(&quit, &found, sizeof quit);
         found = dlsym(RTLD_DEFAULT, "gotoblas_dynamic_init");
         memcpy(&init, &found, sizeof init);
-        /* An owner's own OPENBLAS_CORETYPE stays: overwrite is 0, and choosing again then changes nothing. */
+        /* An owner's own OPENBLAS_CORETYPE stays: overwrite is 0, and choosing again then changes
+         * nothing. */
         if (quit && init && setenv("OPENBLAS_CORETYPE", best[cpu], 0) == 0) {
             quit();
             init();
@@ -74,7 +77,8 @@ enum err zo_blas_start(struct err_why *why)
     openblas_set_num_threads(1);
     if (openblas_get_num_threads() != 1)
         return err_set(why, ERR_UNSUPPORTED,
-                       "OpenBLAS (%s) refuses to run on the caller's thread alone; install libopenblas0-pthread",
+                       "OpenBLAS (%s) refuses to run on the caller's thread alone; install "
+                       "libopenblas0-pthread",
                        zo_blas_core());
     return ERR_OK;
 }

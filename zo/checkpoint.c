@@ -1,6 +1,7 @@
-/* zo/checkpoint.c -- safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes without gaps.
- * Source: https://github.com/huggingface/safetensors, "Format".  Nothing of the header is believed before it was
- * checked against the file's size; after zo_ckpt_open every tensor's data lies inside its mapping. */
+/* zo/checkpoint.c -- safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes
+ * without gaps. Source: https://github.com/huggingface/safetensors, "Format".  Nothing of the
+ * header is believed before it was checked against the file's size; after zo_ckpt_open every
+ * tensor's data lies inside its mapping. */
 #include <onebyte/zo/checkpoint.h>
 
 #include <onebyte/base/bytes.h>
@@ -21,14 +22,18 @@ struct zo_ckpt_file {
     size_t bytes;
 };
 
-enum { CHUNK = 16384, MESSAGE_PATH = 400 }; /* floats written at once; bytes of a path kept for messages */
+enum {
+    CHUNK = 16384,
+    MESSAGE_PATH = 400
+}; /* floats written at once; bytes of a path kept for messages */
 
 size_t zo_dtype_bytes(enum zo_dtype d)
 {
     return d == ZO_F64 ? 8 : d == ZO_F32 ? 4 : 2;
 }
 
-/* Size of an element by its safetensors name, 0: unknown.  *d: its zo_dtype, *is_float: whether it has one. */
+/* Size of an element by its safetensors name, 0: unknown.  *d: its zo_dtype, *is_float: whether it
+ * has one. */
 static size_t dtype_named(const char *name, enum zo_dtype *d, bool *is_float)
 {
     static const struct {
@@ -36,9 +41,10 @@ static size_t dtype_named(const char *name, enum zo_dtype *d, bool *is_float)
         size_t bytes;
         int dtype;
     } known[] = {
-        {"F32", 4, ZO_F32}, {"F16", 2, ZO_F16}, {"BF16", 2, ZO_BF16}, {"F64", 8, ZO_F64},  {"BOOL", 1, -1},
-        {"U8", 1, -1},      {"I8", 1, -1},      {"U16", 2, -1},       {"I16", 2, -1},      {"U32", 4, -1},
-        {"I32", 4, -1},     {"U64", 8, -1},     {"I64", 8, -1},       {"F8_E4M3", 1, -1}, {"F8_E5M2", 1, -1},
+        {"F32", 4, ZO_F32}, {"F16", 2, ZO_F16}, {"BF16", 2, ZO_BF16}, {"F64", 8, ZO_F64},
+        {"BOOL", 1, -1},    {"U8", 1, -1},      {"I8", 1, -1},        {"U16", 2, -1},
+        {"I16", 2, -1},     {"U32", 4, -1},     {"I32", 4, -1},       {"U64", 8, -1},
+        {"I64", 8, -1},     {"F8_E4M3", 1, -1}, {"F8_E5M2", 1, -1},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (strcmp(known[i].name, name) == 0) {
@@ -57,23 +63,27 @@ struct entry {
     bool is_float;
 };
 
-static enum err entry_parse(struct entry *e, const char *path, const char *name, const json_t *value,
-                            uint64_t data_bytes, struct err_why *why)
+static enum err entry_parse(struct entry *e, const char *path, const char *name,
+                            const json_t *value, uint64_t data_bytes, struct err_why *why)
 {
     const json_t *dtype = json_object_get(value, "dtype"), *shape = json_object_get(value, "shape"),
                  *at = json_object_get(value, "data_offsets");
     memset(e, 0, sizeof *e);
     if (strlen(name) > LIMIT_NAME_BYTES)
-        return err_set(why, ERR_FORMAT, "%s: a tensor's name is longer than %d bytes", path, LIMIT_NAME_BYTES);
+        return err_set(why, ERR_FORMAT, "%s: a tensor's name is longer than %d bytes", path,
+                       LIMIT_NAME_BYTES);
     memcpy(e->t.name, name, strlen(name) + 1);
-    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(at) || json_array_size(at) != 2)
-        return err_set(why, ERR_FORMAT, "%s: tensor %s lacks dtype, shape or data_offsets", path, name);
+    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(at) ||
+        json_array_size(at) != 2)
+        return err_set(why, ERR_FORMAT, "%s: tensor %s lacks dtype, shape or data_offsets", path,
+                       name);
     const size_t width = dtype_named(json_string_value(dtype), &e->t.dtype, &e->is_float);
     if (width == 0)
         return err_set(why, ERR_UNSUPPORTED, "%s: tensor %s has unknown dtype %.20s", path, name,
                        json_string_value(dtype));
     if (json_array_size(shape) > LIMIT_TENSOR_DIMS)
-        return err_set(why, ERR_FORMAT, "%s: tensor %s has more than %d dimensions", path, name, LIMIT_TENSOR_DIMS);
+        return err_set(why, ERR_FORMAT, "%s: tensor %s has more than %d dimensions", path, name,
+                       LIMIT_TENSOR_DIMS);
     e->t.n_dims = (uint32_t)json_array_size(shape);
     e->t.elements = 1;
     for (uint32_t i = 0; i < e->t.n_dims; i++) {
@@ -88,15 +98,17 @@ static enum err entry_parse(struct entry *e, const char *path, const char *name,
     if (!json_is_integer(begin) || !json_is_integer(end) || json_integer_value(begin) < 0 ||
         json_integer_value(end) < json_integer_value(begin) ||
         (uint64_t)json_integer_value(end) > data_bytes)
-        return err_set(why, ERR_FORMAT,
-                       "%s: tensor %s lies outside the file: the file is truncated or damaged, fetch it again", path,
-                       name);
+        return err_set(
+            why, ERR_FORMAT,
+            "%s: tensor %s lies outside the file: the file is truncated or damaged, fetch it again",
+            path, name);
     e->begin = (uint64_t)json_integer_value(begin);
     e->end = (uint64_t)json_integer_value(end);
     uint64_t want;
     if (__builtin_mul_overflow(e->t.elements, (uint64_t)width, &want) || e->end - e->begin != want)
-        return err_set(why, ERR_FORMAT, "%s: tensor %s: shape and dtype do not fit its %" PRIu64 " bytes", path, name,
-                       e->end - e->begin);
+        return err_set(why, ERR_FORMAT,
+                       "%s: tensor %s: shape and dtype do not fit its %" PRIu64 " bytes", path,
+                       name, e->end - e->begin);
     return ERR_OK;
 }
 
@@ -109,26 +121,30 @@ static int entry_order(const void *a, const void *b)
 }
 
 /* No two tensors share a byte, no byte belongs to none: what the format demands. */
-static enum err entries_tile(struct entry *e, size_t n, uint64_t data_bytes, const char *path, struct err_why *why)
+static enum err entries_tile(struct entry *e, size_t n, uint64_t data_bytes, const char *path,
+                             struct err_why *why)
 {
     uint64_t at = 0;
     if (n > 0)
         qsort(e, n, sizeof *e, entry_order);
     for (size_t i = 0; i < n; i++) {
         if (e[i].begin != at)
-            return err_set(why, ERR_FORMAT, "%s: tensor %s %s: the file is damaged, fetch it again", path, e[i].t.name,
+            return err_set(why, ERR_FORMAT, "%s: tensor %s %s: the file is damaged, fetch it again",
+                           path, e[i].t.name,
                            e[i].begin < at ? "overlaps another" : "leaves a hole before it");
         at = e[i].end;
     }
     if (at != data_bytes)
-        return err_set(why, ERR_FORMAT, "%s: %" PRIu64 " bytes after the last tensor: the file is damaged, fetch it again",
+        return err_set(why, ERR_FORMAT,
+                       "%s: %" PRIu64
+                       " bytes after the last tensor: the file is damaged, fetch it again",
                        path, data_bytes - at);
     return ERR_OK;
 }
 
 /* Appends the header's float tensors to c; data starts at base [data_bytes]. */
-static enum err header_read(struct zo_ckpt *c, const json_t *head, const uint8_t *base, uint64_t data_bytes,
-                            const char *path, struct err_why *why)
+static enum err header_read(struct zo_ckpt *c, const json_t *head, const uint8_t *base,
+                            uint64_t data_bytes, const char *path, struct err_why *why)
 {
     const size_t n = json_object_size(head);
     if (n > LIMIT_TENSORS + 1)
@@ -143,7 +159,8 @@ static enum err header_read(struct zo_ckpt *c, const json_t *head, const uint8_t
         c->tensors = grown;
     if (!e || !grown)
         goto out;
-    json_object_foreach((json_t *)(uintptr_t)head, name, value) {
+    json_object_foreach((json_t *)(uintptr_t)head, name, value)
+    {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         result = entry_parse(&e[used++], path, name, value, data_bytes, why);
@@ -176,7 +193,8 @@ static enum err file_map(struct zo_ckpt *c, const char *path, struct err_why *wh
     }
     if (!S_ISREG(st.st_mode) || st.st_size < 8) {
         close(fd);
-        return err_set(why, ERR_FORMAT, "%s: not a safetensors file (shorter than its 8-byte length)", path);
+        return err_set(why, ERR_FORMAT,
+                       "%s: not a safetensors file (shorter than its 8-byte length)", path);
     }
     void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
@@ -194,18 +212,21 @@ static enum err file_open(struct zo_ckpt *c, const char *path, struct err_why *w
     const struct zo_ckpt_file *f = &c->files[c->n_files - 1];
     const uint64_t head_bytes = bytes_get_le(f->map, 8);
     if (head_bytes > LIMIT_CKPT_HEADER)
-        return err_set(why, ERR_FORMAT, "%s: header of %" PRIu64 " bytes is longer than %d: not a safetensors file", path,
-                       head_bytes, LIMIT_CKPT_HEADER);
+        return err_set(why, ERR_FORMAT,
+                       "%s: header of %" PRIu64 " bytes is longer than %d: not a safetensors file",
+                       path, head_bytes, LIMIT_CKPT_HEADER);
     if (head_bytes > f->bytes - 8)
         return err_set(why, ERR_FORMAT, "%s: truncated inside its header: fetch it again", path);
     json_error_t where;
-    json_t *head = json_loadb((const char *)f->map + 8, (size_t)head_bytes, JSON_REJECT_DUPLICATES, &where);
+    json_t *head =
+        json_loadb((const char *)f->map + 8, (size_t)head_bytes, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(head)) {
         json_decref(head);
-        return err_set(why, ERR_FORMAT, "%s: header is not a JSON object: %s", path, head ? "wrong type" : where.text);
+        return err_set(why, ERR_FORMAT, "%s: header is not a JSON object: %s", path,
+                       head ? "wrong type" : where.text);
     }
-    const enum err e =
-        header_read(c, head, f->map + 8 + head_bytes, (uint64_t)f->bytes - 8 - head_bytes, path, why);
+    const enum err e = header_read(c, head, f->map + 8 + head_bytes,
+                                   (uint64_t)f->bytes - 8 - head_bytes, path, why);
     json_decref(head);
     if (e == ERR_NOMEM)
         (void)err_set(why, e, "%s: out of memory for its header", path);
@@ -214,19 +235,24 @@ static enum err file_open(struct zo_ckpt *c, const char *path, struct err_why *w
 
 static int tensor_order(const void *a, const void *b)
 {
-    return strcmp(((const struct zo_ckpt_tensor *)a)->name, ((const struct zo_ckpt_tensor *)b)->name);
+    return strcmp(((const struct zo_ckpt_tensor *)a)->name,
+                  ((const struct zo_ckpt_tensor *)b)->name);
 }
 
 /* Every tensor the index names must be in some shard. */
-static enum err index_check(const struct zo_ckpt *c, const json_t *map, const char *path, struct err_why *why)
+static enum err index_check(const struct zo_ckpt *c, const json_t *map, const char *path,
+                            struct err_why *why)
 {
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, name, value) {
+    json_object_foreach((json_t *)(uintptr_t)map, name, value)
+    {
         bool found = zo_ckpt_find(c, name) != NULL;
         const size_t n = strlen(name);
         /* Integer tensors are indexed too, but not kept. */
-        const bool maybe_integer = n >= 4 && (strstr(name, "position_ids") || strstr(name, "attn.bias") || strstr(name, "masked_bias"));
+        const bool maybe_integer =
+            n >= 4 && (strstr(name, "position_ids") || strstr(name, "attn.bias") ||
+                       strstr(name, "masked_bias"));
         if (!found && !maybe_integer)
             return err_set(why, ERR_NOTFOUND, "%s: tensor %.200s is in no shard", path, name);
     }
@@ -234,18 +260,21 @@ static enum err index_check(const struct zo_ckpt *c, const json_t *map, const ch
 }
 
 /* Opens each shard once, in the order of their names. */
-static enum err shards_open(struct zo_ckpt *c, const char *dir, const json_t *map, const char *index, struct err_why *why)
+static enum err shards_open(struct zo_ckpt *c, const char *dir, const json_t *map,
+                            const char *index, struct err_why *why)
 {
     json_t *seen = json_object();
     enum err result = seen ? ERR_OK : ERR_NOMEM;
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, name, value) {
+    json_object_foreach((json_t *)(uintptr_t)map, name, value)
+    {
         const char *shard = json_string_value(value);
         if (result != ERR_OK)
             break;
         if (!shard || strchr(shard, '/') || shard[0] == '.')
-            result = err_set(why, ERR_FORMAT, "%s: tensor %.200s has no valid shard name", index, name);
+            result =
+                err_set(why, ERR_FORMAT, "%s: tensor %.200s has no valid shard name", index, name);
         else if (json_object_set_new(seen, shard, json_true()) != 0)
             result = ERR_NOMEM;
     }
@@ -253,26 +282,29 @@ static enum err shards_open(struct zo_ckpt *c, const char *dir, const json_t *ma
         c->files = calloc(json_object_size(seen) + 1, sizeof *c->files);
         result = c->files ? ERR_OK : ERR_NOMEM;
     }
-    json_object_foreach(seen, name, value) {
+    json_object_foreach(seen, name, value)
+    {
         char path[4096];
         if (result != ERR_OK)
             break;
         (void)snprintf(path, sizeof path, "%s/%s", dir, name);
         result = file_open(c, path, why);
         if (result == ERR_NOTFOUND)
-            (void)err_set(why, result, "%.*s: shard is missing; %.*s names it", MESSAGE_PATH / 2, path, MESSAGE_PATH / 2,
-                          index);
+            (void)err_set(why, result, "%.*s: shard is missing; %.*s names it", MESSAGE_PATH / 2,
+                          path, MESSAGE_PATH / 2, index);
     }
     json_decref(seen);
     return result;
 }
 
-static enum err index_open(struct zo_ckpt *c, const char *dir, const char *path, struct err_why *why)
+static enum err index_open(struct zo_ckpt *c, const char *dir, const char *path,
+                           struct err_why *why)
 {
     json_error_t where;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!root)
-        return err_set(why, ERR_FORMAT, "%.*s: line %d: %s", MESSAGE_PATH, path, where.line, where.text);
+        return err_set(why, ERR_FORMAT, "%.*s: line %d: %s", MESSAGE_PATH, path, where.line,
+                       where.text);
     const json_t *map = json_object_get(root, "weight_map");
     enum err e = json_is_object(map) && json_object_size(map) > 0
                      ? shards_open(c, dir, map, path, why)
@@ -294,12 +326,15 @@ static enum err nothing_found(const char *dir, struct err_why *why)
         (void)snprintf(path, sizeof path, "%s/%s", dir, pickles[i]);
         if (access(path, F_OK) == 0)
             return err_set(why, ERR_UNSUPPORTED,
-                           "%.200s: a PyTorch .bin can run code when it is read; convert it: python3 -c \"from transformers "
-                           "import AutoModelForCausalLM as M; M.from_pretrained('%.200s').save_pretrained('%.200s', "
+                           "%.200s: a PyTorch .bin can run code when it is read; convert it: "
+                           "python3 -c \"from transformers "
+                           "import AutoModelForCausalLM as M; "
+                           "M.from_pretrained('%.200s').save_pretrained('%.200s', "
                            "safe_serialization=True)\"",
                            path, dir, dir);
     }
-    return err_set(why, ERR_NOTFOUND, "%.*s: neither model.safetensors nor model.safetensors.index.json is there",
+    return err_set(why, ERR_NOTFOUND,
+                   "%.*s: neither model.safetensors nor model.safetensors.index.json is there",
                    MESSAGE_PATH, dir);
 }
 
@@ -322,7 +357,8 @@ enum err zo_ckpt_open(struct zo_ckpt *c, const char *dir, struct err_why *why)
         qsort(made.tensors, made.n, sizeof *made.tensors, tensor_order);
     for (size_t i = 1; e == ERR_OK && i < made.n; i++)
         if (strcmp(made.tensors[i - 1].name, made.tensors[i].name) == 0)
-            e = err_set(why, ERR_FORMAT, "%.*s: tensor %s is in two shards", MESSAGE_PATH, dir, made.tensors[i].name);
+            e = err_set(why, ERR_FORMAT, "%.*s: tensor %s is in two shards", MESSAGE_PATH, dir,
+                        made.tensors[i].name);
     if (e != ERR_OK) {
         zo_ckpt_close(&made);
         return e;
@@ -391,7 +427,8 @@ void zo_ckpt_read_f32(const struct zo_ckpt_tensor *t, uint64_t first, float *out
         return;
     switch (t->dtype) {
     case ZO_F32:
-        memcpy(out, p, n * sizeof *out); /* the format and every CPU we build for are little-endian */
+        memcpy(out, p,
+               n * sizeof *out); /* the format and every CPU we build for are little-endian */
         break;
     case ZO_F64:
         for (size_t i = 0; i < n; i++) {
@@ -414,7 +451,8 @@ void zo_ckpt_read_f32(const struct zo_ckpt_tensor *t, uint64_t first, float *out
 void zo_ckpt_drop_pages(const struct zo_ckpt *c)
 {
     for (size_t i = 0; i < c->n_files; i++)
-        (void)madvise(c->files[i].map, c->files[i].bytes, MADV_DONTNEED); /* advice: failing costs memory only */
+        (void)madvise(c->files[i].map, c->files[i].bytes,
+                      MADV_DONTNEED); /* advice: failing costs memory only */
 }
 
 /* Nearest, ties to even; overflow to infinity. */
@@ -434,7 +472,7 @@ static uint32_t f16_from_f32(float f)
         return sign | 0x7e00;
     if (a >= 65520.0f) /* halfway to the next power of two rounds to even: away */
         return sign | 0x7c00;
-    if (a < 0x1p-14f)  /* subnormal: one addition rounds as the format does */
+    if (a < 0x1p-14f) /* subnormal: one addition rounds as the format does */
         return sign | (f32_bits(a + 0.5f) - f32_bits(0.5f));
     const uint32_t b = f32_bits(a);
     return sign | (((b + 0xfff + (b >> 13 & 1)) >> 13) - (112u << 10));
@@ -446,7 +484,8 @@ static void encode(uint8_t *out, const float *in, size_t n, enum zo_dtype dtype)
         if (dtype == ZO_F32)
             bytes_put_le(out + 4 * i, f32_bits(in[i]), 4);
         else
-            bytes_put_le(out + 2 * i, dtype == ZO_BF16 ? bf16_from_f32(in[i]) : f16_from_f32(in[i]), 2);
+            bytes_put_le(out + 2 * i, dtype == ZO_BF16 ? bf16_from_f32(in[i]) : f16_from_f32(in[i]),
+                         2);
     }
 }
 
@@ -459,7 +498,8 @@ static uint64_t source_elements(const struct zo_ckpt_source *s)
 }
 
 /* The JSON header, padded with blanks to a multiple of 8; malloc'd. */
-static char *header_make(const struct zo_ckpt_source *tensors, size_t n, enum zo_dtype dtype, size_t *bytes)
+static char *header_make(const struct zo_ckpt_source *tensors, size_t n, enum zo_dtype dtype,
+                         size_t *bytes)
 {
     static const char *const names[] = {[ZO_F32] = "F32", [ZO_F16] = "F16", [ZO_BF16] = "BF16"};
     json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
@@ -470,8 +510,8 @@ static char *header_make(const struct zo_ckpt_source *tensors, size_t n, enum zo
         for (uint32_t j = 0; j < tensors[i].n_dims; j++)
             if (json_array_append_new(shape, json_integer((json_int_t)tensors[i].dims[j])) != 0)
                 break;
-        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", names[dtype], "shape", shape, "data_offsets",
-                                  (json_int_t)at, (json_int_t)end);
+        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", names[dtype], "shape", shape,
+                                  "data_offsets", (json_int_t)at, (json_int_t)end);
         if (!entry || json_object_set_new(root, tensors[i].name, entry) != 0) {
             json_decref(root);
             return NULL;
@@ -493,8 +533,8 @@ static char *header_make(const struct zo_ckpt_source *tensors, size_t n, enum zo
     return padded;
 }
 
-static enum err body_write(FILE *f, const char *path, const struct zo_ckpt_source *tensors, size_t n, enum zo_dtype dtype,
-                           struct err_why *why)
+static enum err body_write(FILE *f, const char *path, const struct zo_ckpt_source *tensors,
+                           size_t n, enum zo_dtype dtype, struct err_why *why)
 {
     float *values = malloc(CHUNK * sizeof *values);
     uint8_t *bytes = malloc(CHUNK * sizeof *values);
@@ -506,7 +546,8 @@ static enum err body_write(FILE *f, const char *path, const struct zo_ckpt_sourc
             tensors[i].read(tensors[i].ctx, at, values, part);
             for (size_t j = 0; j < part && dtype == ZO_F16; j++)
                 if (isfinite(values[j]) && fabsf(values[j]) >= 65520.0f)
-                    e = err_set(why, ERR_RANGE, "tensor %s holds %g, too large for F16: choose F32 or BF16",
+                    e = err_set(why, ERR_RANGE,
+                                "tensor %s holds %g, too large for F16: choose F32 or BF16",
                                 tensors[i].name, (double)values[j]);
             encode(bytes, values, part, dtype);
             if (e == ERR_OK && fwrite(bytes, zo_dtype_bytes(dtype), part, f) != part)
@@ -533,13 +574,14 @@ static void folder_sync(const char *path)
     }
 }
 
-enum err zo_ckpt_write(const char *path, const struct zo_ckpt_source *tensors, size_t n, enum zo_dtype dtype,
-                       struct err_why *why)
+enum err zo_ckpt_write(const char *path, const struct zo_ckpt_source *tensors, size_t n,
+                       enum zo_dtype dtype, struct err_why *why)
 {
     char temporary[4096];
     size_t head_bytes = 0;
     if (dtype == ZO_F64)
-        return err_set(why, ERR_UNSUPPORTED, "checkpoints are written as F32, F16 or BF16, not F64");
+        return err_set(why, ERR_UNSUPPORTED,
+                       "checkpoints are written as F32, F16 or BF16, not F64");
     if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
         return err_set(why, ERR_RANGE, "the path of the checkpoint is too long");
     char *head = header_make(tensors, n, dtype, &head_bytes);

@@ -1,4 +1,5 @@
-/* safetensors: round trip in every dtype, known bits of F16 and BF16, refusal of each way a file can be damaged. */
+/* safetensors: round trip in every dtype, known bits of F16 and BF16, refusal of each way a file
+ * can be damaged. */
 #include <onebyte/base/bytes.h>
 #include <onebyte/zo/checkpoint.h>
 
@@ -27,8 +28,8 @@ static int folder_make(void **state)
 
 static int folder_drop(void **state)
 {
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "a.safetensors",
-                                        "b.safetensors", "pytorch_model.bin"};
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "a.safetensors", "b.safetensors", "pytorch_model.bin"};
     char path[128];
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -38,7 +39,8 @@ static int folder_drop(void **state)
     return rmdir(folder); /* fails if a temporary file was left behind */
 }
 
-/* A file of this header text and n data bytes (0, 1, 2, ..), with `declared` as its header's length. */
+/* A file of this header text and n data bytes (0, 1, 2, ..), with `declared` as its header's
+ * length. */
 static void file_make(const char *name, const char *head, uint64_t declared, size_t n)
 {
     char path[128];
@@ -64,7 +66,10 @@ static void refused(const char *head, size_t n, enum err code, const char *says)
         fail_msg("%s: error %d, \"%s\" does not say \"%s\"", head, (int)e, why.text, says);
 }
 
-#define ONE(dtype, shape, begin, end) "{\"x\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]}}"
+#define ONE(dtype, shape, begin, end)                                                              \
+    "{\"x\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]" \
+                                                                                               "}" \
+                                                                                               "}"
 
 static void damaged_headers_are_refused(void **state)
 {
@@ -83,13 +88,16 @@ static void damaged_headers_are_refused(void **state)
     refused(ONE("F32", "1,1,1,1,1,1,1,1,2", 0, 8), 8, ERR_FORMAT, "dimensions");
     refused(ONE("Q4_0", "2", 0, 8), 8, ERR_UNSUPPORTED, "Q4_0");
     refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, ERR_FORMAT, "lacks");
-    refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, ERR_FORMAT, "lacks");
+    refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, ERR_FORMAT,
+            "lacks");
     refused("{\"x\":{\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERR_FORMAT, "lacks");
     refused("{\"x\":5}", 8, ERR_FORMAT, "lacks");
     refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-            "\"y\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, ERR_FORMAT, "overlaps");
+            "\"y\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+            8, ERR_FORMAT, "overlaps");
     refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-            "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, ERR_FORMAT, "not a JSON object");
+            "\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+            8, ERR_FORMAT, "not a JSON object");
     refused("[]", 0, ERR_FORMAT, "not a JSON object");
     refused("{\"x\":", 8, ERR_FORMAT, "not a JSON object");
 }
@@ -175,7 +183,8 @@ static void half_precision_values(void **state)
     static const struct {
         uint16_t bits;
         float value;
-    } f16[] = {{0x0000, 0.0f}, {0x3c00, 1.0f}, {0xc000, -2.0f}, {0x7bff, 65504.0f}, {0x0400, 0x1p-14f}, {0x0001, 0x1p-24f},
+    } f16[] = {{0x0000, 0.0f},        {0x3c00, 1.0f},        {0xc000, -2.0f},
+               {0x7bff, 65504.0f},    {0x0400, 0x1p-14f},    {0x0001, 0x1p-24f},
                {0x83ff, -0x3ffp-24f}, {0x3555, 0x1.554p-2f}, {0x7c00, INFINITY}};
     struct zo_ckpt_tensor t = {.dtype = ZO_F16, .elements = 1};
     uint8_t bytes[3];
@@ -202,9 +211,12 @@ static void round_trip(void **state)
 {
     static float big[40000], scalar = 0.75f;
     /* Ties of F16: 1 + 2^-11 goes down to even, 1 + 3 * 2^-11 up; the same at BF16's 2^-8. */
-    static const float picked[] = {1.0f, -0.5f, 1.0f + 0x1p-11f, 1.0f + 0x3p-11f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0x1p-25f, 0x3p-25f};
-    static const float as_f16[] = {1.0f, -0.5f, 1.0f, 1.0f + 0x1p-9f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0.0f, 0x1p-23f};
-    static const float as_bf16[] = {1.0f, -0.5f, 1.0f, 1.0f, 1.0f, 1.0f + 0x1p-6f, 0x1p-25f, 0x3p-25f};
+    static const float picked[] = {1.0f,           -0.5f,          1.0f + 0x1p-11f, 1.0f + 0x3p-11f,
+                                   1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0x1p-25f,        0x3p-25f};
+    static const float as_f16[] = {1.0f,           -0.5f,          1.0f, 1.0f + 0x1p-9f,
+                                   1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 0.0f, 0x1p-23f};
+    static const float as_bf16[] = {1.0f, -0.5f,          1.0f,     1.0f,
+                                    1.0f, 1.0f + 0x1p-6f, 0x1p-25f, 0x3p-25f};
     static const enum zo_dtype kinds[] = {ZO_F32, ZO_F16, ZO_BF16};
     const uint64_t dims[] = {200, 200};
     (void)state;
@@ -220,7 +232,8 @@ static void round_trip(void **state)
         static float got[40000];
         assert_int_equal(zo_ckpt_write(file, sources, 2, kinds[k], &why), ERR_OK);
         assert_int_equal(zo_ckpt_open(&c, folder, &why), ERR_OK);
-        const struct zo_ckpt_tensor *m = zo_ckpt_find(&c, "m.weight"), *s = zo_ckpt_find(&c, "a\"quoted\"");
+        const struct zo_ckpt_tensor *m = zo_ckpt_find(&c, "m.weight"),
+                                    *s = zo_ckpt_find(&c, "a\"quoted\"");
         assert_non_null(m);
         assert_non_null(s);
         assert_null(zo_ckpt_find(&c, "m.weigh"));
@@ -247,7 +260,8 @@ static void writing_fails_cleanly(void **state)
     (void)state;
     assert_int_equal(zo_ckpt_write(file, &source, 1, ZO_F16, &why), ERR_RANGE);
     assert_non_null(strstr(why.text, "x"));
-    assert_true(access(file, F_OK) != 0); /* nothing half-written; the teardown finds no temporary file */
+    assert_true(access(file, F_OK) !=
+                0); /* nothing half-written; the teardown finds no temporary file */
     assert_int_equal(zo_ckpt_write("/nonexistent/x.safetensors", &source, 1, ZO_F32, &why), ERR_IO);
     assert_int_equal(zo_ckpt_write(file, &source, 1, ZO_F64, &why), ERR_UNSUPPORTED);
     if (access("/dev/full", W_OK) == 0) { /* a full disk */
@@ -262,8 +276,10 @@ static void writing_fails_cleanly(void **state)
 /* Index tables (position_ids, masks) are read past: they are no parameters. */
 static void integer_tensors_are_left_out(void **state)
 {
-    static const char head[] = "{\"__metadata__\":{\"format\":\"pt\"},\"p\":{\"dtype\":\"I64\",\"shape\":[1,2],\"data_offsets\":[0,16]},"
-                               "\"x\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ";
+    static const char head[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},\"p\":{\"dtype\":\"I64\",\"shape\":[1,2],\"data_"
+        "offsets\":[0,16]},"
+        "\"x\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ";
     struct zo_ckpt c;
     (void)state;
     file_make("model.safetensors", head, strlen(head), 24);

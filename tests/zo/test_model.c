@@ -1,6 +1,7 @@
-/* The forward pass against PyTorch: logits, losses, and losses along directions of every kind, for each architecture
- * in tests/vectors/models (made by tests/check_models.py), every kernel variant, both memory modes, several threads.
- * With arguments: checks these folders instead, and says which failed. */
+/* The forward pass against PyTorch: logits, losses, and losses along directions of every kind, for
+ * each architecture in tests/vectors/models (made by tests/check_models.py), every kernel variant,
+ * both memory modes, several threads. With arguments: checks these folders instead, and says which
+ * failed. */
 #include <onebyte/zo/model.h>
 #include <onebyte/zo/tokenizer.h>
 
@@ -19,7 +20,8 @@
 
 #include <cmocka.h>
 
-static const char fixtures[] = "tests/vectors/models", stories[] = "../shared/data/models/stories260k";
+static const char fixtures[] = "tests/vectors/models",
+                  stories[] = "../shared/data/models/stories260k";
 
 enum { EXAMPLES_MAX = 8, SEQS_MAX = 4, PASSES_MAX = 64, TOKENS_MAX = 32 };
 
@@ -49,11 +51,14 @@ static void fixture_read(struct fixture *f, const json_t *root)
         const json_t *e = json_array_get(examples, i), *seqs = json_object_get(e, "seqs");
         f->loss[i] = json_real_value(json_object_get(e, "loss"));
         f->correct[i] = (int)json_integer_value(json_object_get(e, "correct"));
-        f->examples[i] = (struct zo_example){.n_seqs = (uint32_t)json_array_size(seqs), .seqs = f->seqs[i],
-                                             .label = (int32_t)json_integer_value(json_object_get(e, "label"))};
+        f->examples[i] =
+            (struct zo_example){.n_seqs = (uint32_t)json_array_size(seqs),
+                                .seqs = f->seqs[i],
+                                .label = (int32_t)json_integer_value(json_object_get(e, "label"))};
         for (size_t j = 0; j < json_array_size(seqs); j++) {
             const json_t *s = json_array_get(seqs, j), *counted = json_object_get(s, "counted");
-            f->seqs[i][j] = (struct zo_seq){.n = ids_read(json_object_get(s, "ids"), f->ids[i][j]), .ids = f->ids[i][j],
+            f->seqs[i][j] = (struct zo_seq){.n = ids_read(json_object_get(s, "ids"), f->ids[i][j]),
+                                            .ids = f->ids[i][j],
                                             .counted = f->counted[i][j]};
             for (size_t k = 0; k < json_array_size(counted); k++)
                 f->counted[i][j][k] = (uint8_t)json_integer_value(json_array_get(counted, k));
@@ -72,31 +77,36 @@ __attribute__((format(printf, 2, 3))) static bool wrong(const char *dir, const c
     return false;
 }
 
-static bool logits_agree(const char *dir, struct zo_model *m, const json_t *root, struct zo_pool *pool)
+static bool logits_agree(const char *dir, struct zo_model *m, const json_t *root,
+                         struct zo_pool *pool)
 {
     const json_t *sequences = json_object_get(root, "sequences");
     for (size_t i = 0; i < json_array_size(sequences); i++) {
         const json_t *s = json_array_get(sequences, i), *want = json_object_get(s, "logits");
         uint32_t ids[TOKENS_MAX];
         const uint32_t n = ids_read(json_object_get(s, "ids"), ids);
-        const size_t width = zo_model_labels(m) ? zo_model_labels(m) : (size_t)zo_model_vocab(m) * n;
+        const size_t width =
+            zo_model_labels(m) ? zo_model_labels(m) : (size_t)zo_model_vocab(m) * n;
         float *got = calloc(width, sizeof *got);
         double most = 0.0, off = 0.0;
         const enum err e = zo_model_logits(m, ids, n, got, pool);
         for (size_t j = 0; e == ERR_OK && j < width && width == json_array_size(want); j++) {
-            const double x = json_number_value(json_array_get(want, j)), d = fabs(x - (double)got[j]);
+            const double x = json_number_value(json_array_get(want, j)),
+                         d = fabs(x - (double)got[j]);
             most = fabs(x) > most ? fabs(x) : most;
             off = !(d <= off) ? d : off;
         }
         free(got);
-        if (e != ERR_OK || width != json_array_size(want) || !(off <= 1e-4 * (most > 1.0 ? most : 1.0)) || most == 0.0)
-            return wrong(dir, "logits of sequence %zu: error %d, off by %g of %g", i, (int)e, off, most);
+        if (e != ERR_OK || width != json_array_size(want) ||
+            !(off <= 1e-4 * (most > 1.0 ? most : 1.0)) || most == 0.0)
+            return wrong(dir, "logits of sequence %zu: error %d, off by %g of %g", i, (int)e, off,
+                         most);
     }
     return true;
 }
 
-static bool losses_agree(const char *dir, struct zo_model *m, const struct fixture *f, const struct zo_kernels *k,
-                         struct zo_pool *pool)
+static bool losses_agree(const char *dir, struct zo_model *m, const struct fixture *f,
+                         const struct zo_kernels *k, struct zo_pool *pool)
 {
     struct zo_pass passes[EXAMPLES_MAX] = {0};
     struct zo_loss out[EXAMPLES_MAX];
@@ -104,9 +114,10 @@ static bool losses_agree(const char *dir, struct zo_model *m, const struct fixtu
         passes[i].example = &f->examples[i];
     const enum err e = zo_model_losses(m, passes, f->n, out, k, pool);
     for (size_t i = 0; i < f->n; i++)
-        if (e != ERR_OK || !(fabs(out[i].loss - f->loss[i]) <= 2e-5 * fmax(1.0, f->loss[i])) || out[i].correct != f->correct[i])
-            return wrong(dir, "example %zu: error %d, loss %.7f correct %d, expected %.7f %d", i, (int)e, out[i].loss,
-                         out[i].correct, f->loss[i], f->correct[i]);
+        if (e != ERR_OK || !(fabs(out[i].loss - f->loss[i]) <= 2e-5 * fmax(1.0, f->loss[i])) ||
+            out[i].correct != f->correct[i])
+            return wrong(dir, "example %zu: error %d, loss %.7f correct %d, expected %.7f %d", i,
+                         (int)e, out[i].loss, out[i].correct, f->loss[i], f->correct[i]);
     return true;
 }
 
@@ -122,8 +133,9 @@ static void rules_make(struct zo_rules *r, const struct zo_model *m)
 }
 
 /* One batch with plain passes among those along directions of this kind. */
-static bool passes_agree(const char *dir, struct zo_model *m, struct zo_rules *rules, const struct fixture *f,
-                         const json_t *root, enum zo_direction kind, const struct zo_kernels *k, struct zo_pool *pool)
+static bool passes_agree(const char *dir, struct zo_model *m, struct zo_rules *rules,
+                         const struct fixture *f, const json_t *root, enum zo_direction kind,
+                         const struct zo_kernels *k, struct zo_pool *pool)
 {
     static const char *const names[] = {"rank1", "rademacher", "gaussian"};
     const json_t *all = json_object_get(root, "passes");
@@ -141,20 +153,23 @@ static bool passes_agree(const char *dir, struct zo_model *m, struct zo_rules *r
         passes[n] = (struct zo_pass){.example = &f->examples[n % f->n]};
         n++;
         want[n] = json_real_value(json_object_get(p, "loss"));
-        passes[n++] = (struct zo_pass){.example = &f->examples[example],
-                                       .key = {(uint32_t)json_integer_value(json_array_get(key, 0)),
-                                               (uint32_t)json_integer_value(json_array_get(key, 1))},
-                                       .seq = (uint64_t)json_integer_value(json_object_get(p, "seq")),
-                                       .eps = (float)json_real_value(json_object_get(p, "eps"))};
+        passes[n++] =
+            (struct zo_pass){.example = &f->examples[example],
+                             .key = {(uint32_t)json_integer_value(json_array_get(key, 0)),
+                                     (uint32_t)json_integer_value(json_array_get(key, 1))},
+                             .seq = (uint64_t)json_integer_value(json_object_get(p, "seq")),
+                             .eps = (float)json_real_value(json_object_get(p, "eps"))};
     }
     const enum err e = zo_model_losses(m, passes, n, out, k, pool);
     for (size_t i = 0; i < n; i++)
         if (e != ERR_OK || !(fabs(out[i].loss - want[i]) <= 2e-5 * fmax(1.0, want[i])))
-            return wrong(dir, "%s pass %zu: error %d, loss %.7f, expected %.7f", names[kind], i, (int)e, out[i].loss, want[i]);
+            return wrong(dir, "%s pass %zu: error %d, loss %.7f, expected %.7f", names[kind], i,
+                         (int)e, out[i].loss, want[i]);
     return n > 0 ? true : wrong(dir, "no %s passes", names[kind]);
 }
 
-static bool state_agrees(const char *dir, struct zo_model *m, const struct fixture *f, const json_t *root, struct zo_pool *pool)
+static bool state_agrees(const char *dir, struct zo_model *m, const struct fixture *f,
+                         const json_t *root, struct zo_pool *pool)
 {
     static const char *const variants[] = {"ref", "avx2", "avx512"};
     struct zo_rules rules;
@@ -169,7 +184,8 @@ static bool state_agrees(const char *dir, struct zo_model *m, const struct fixtu
         assert_int_equal(zo_model_bind(m, s, (enum zo_memory)mode, &why), ERR_OK);
         for (size_t v = 0; v < ARRAY_LEN(variants) && good; v++) {
             const struct zo_kernels *k = zo_kernels_pick(variants[v]);
-            good = !k || (losses_agree(dir, m, f, k, pool) && passes_agree(dir, m, &rules, f, root, ZO_RANK1, k, pool) &&
+            good = !k || (losses_agree(dir, m, f, k, pool) &&
+                          passes_agree(dir, m, &rules, f, root, ZO_RANK1, k, pool) &&
                           passes_agree(dir, m, &rules, f, root, ZO_RADEMACHER, k, pool) &&
                           passes_agree(dir, m, &rules, f, root, ZO_GAUSSIAN, k, pool));
         }
@@ -198,7 +214,8 @@ static bool folder_agrees(const char *dir)
     assert_int_equal(zo_pool_new(&pool, 3), ERR_OK);
     fixture_read(&f, root);
     const bool good = logits_agree(dir, m, root, NULL) && logits_agree(dir, m, root, pool) &&
-                      losses_agree(dir, m, &f, NULL, NULL) && losses_agree(dir, m, &f, NULL, pool) &&
+                      losses_agree(dir, m, &f, NULL, NULL) &&
+                      losses_agree(dir, m, &f, NULL, pool) &&
                       state_agrees(dir, m, &f, root, pool) && state_agrees(dir, m, &f, root, NULL);
     zo_pool_free(pool);
     zo_model_free(m);
@@ -337,7 +354,8 @@ static int folder_drop(void **state)
     return rmdir(folder);
 }
 
-/* config.json of the fixture with key set to value (NULL: removed), then opened: the line must name `says`. */
+/* config.json of the fixture with key set to value (NULL: removed), then opened: the line must name
+ * `says`. */
 static void refused(const char *key, json_t *value, enum err code, const char *says)
 {
     char path[4096];
@@ -360,15 +378,19 @@ static void refused(const char *key, json_t *value, enum err code, const char *s
 
 static void bad_configs_are_named(void **state)
 {
-    static const char *const required[] = {"model_type", "vocab_size", "hidden_size", "num_hidden_layers",
-                                           "num_attention_heads", "max_position_embeddings", "intermediate_size",
-                                           "rms_norm_eps", "hidden_act"};
+    static const char *const required[] = {
+        "model_type",        "vocab_size",          "hidden_size",
+        "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+        "intermediate_size", "rms_norm_eps",        "hidden_act"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(required); i++)
         refused(required[i], NULL, ERR_FORMAT, required[i]);
     refused("model_type", json_string("mamba"), ERR_UNSUPPORTED, "mamba");
     refused("hidden_act", json_string("xielu"), ERR_UNSUPPORTED, "xielu");
-    refused("rope_parameters", json_pack("{s:s}", "rope_type", "longrope"), ERR_UNSUPPORTED, "longrope");
+    refused("rope_parameters", json_pack("{s:s}", "rope_type", "dynamic"), ERR_UNSUPPORTED,
+            "dynamic");
+    refused("rope_parameters", json_pack("{s:s}", "rope_type", "longrope"), ERR_FORMAT,
+            "short_factor");
     refused("rope_parameters", json_pack("{s:s}", "rope_type", "yarn"), ERR_FORMAT, "factor");
     refused("vocab_size", json_integer(62), ERR_FORMAT, "larger than the embedding");
     refused("vocab_size", json_integer(-1), ERR_RANGE, "vocab_size");
@@ -431,7 +453,8 @@ static void bad_passes_are_refused(void **state)
     float logits[4 * 61];
     uint32_t ids[40] = {1, 2, 3, 4};
     uint8_t counted[40] = {0, 1, 1, 1};
-    struct zo_seq seqs[2] = {{.n = 4, .ids = ids, .counted = counted}, {.n = 4, .ids = ids, .counted = counted}};
+    struct zo_seq seqs[2] = {{.n = 4, .ids = ids, .counted = counted},
+                             {.n = 4, .ids = ids, .counted = counted}};
     struct zo_example e = {.n_seqs = 1, .seqs = seqs, .label = -1};
     struct zo_pass p = {.example = &e};
     (void)state;
@@ -468,7 +491,8 @@ static void bad_passes_are_refused(void **state)
     zo_model_free(m);
 }
 
-/* A state that has run away gives NaN (a void byte), never a crash; binding a foreign state is refused. */
+/* A state that has run away gives NaN (a void byte), never a crash; binding a foreign state is
+ * refused. */
 static void runaway_and_foreign_states(void **state)
 {
     struct zo_model *m;
@@ -522,7 +546,8 @@ static void refresh_follows_the_state(void **state)
     assert_int_equal(zo_model_load_state(m, s, NULL, NULL), ERR_OK);
     assert_int_equal(zo_model_bind(m, s, ZO_MEMORY_FAST, NULL), ERR_OK);
     for (uint32_t t = 0; t < rules.n_tensors; t++)
-        for (uint64_t i = 0; rules.tensors[t].bits == 32 && i < zo_tensor_elements(&rules.tensors[t]); i += 3)
+        for (uint64_t i = 0;
+             rules.tensors[t].bits == 32 && i < zo_tensor_elements(&rules.tensors[t]); i += 3)
             ((int32_t *)s->m[t])[i] /= 2;
     assert_int_equal(zo_model_losses(m, &p, 1, &stale, NULL, NULL), ERR_OK);
     assert_int_equal(zo_model_refresh(m, NULL), ERR_OK);
@@ -573,7 +598,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(stories260k_has_its_reference_loss),
         cmocka_unit_test_setup_teardown(bad_configs_are_named, folder_make, folder_drop),
         cmocka_unit_test_setup_teardown(broken_json_is_named_by_line, folder_make, folder_drop),
-        cmocka_unit_test_setup_teardown(masked_model_without_mask_token_is_refused, folder_make, folder_drop),
+        cmocka_unit_test_setup_teardown(masked_model_without_mask_token_is_refused, folder_make,
+                                        folder_drop),
         cmocka_unit_test(bad_passes_are_refused),
         cmocka_unit_test(runaway_and_foreign_states),
         cmocka_unit_test(refresh_follows_the_state),

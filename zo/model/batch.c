@@ -1,7 +1,8 @@
-/* zo/model/batch.c -- lays out a batch: which rows there are, whose they are, what is shared, and memory for all of it.
+/* zo/model/batch.c -- lays out a batch: which rows there are, whose they are, what is shared, and
+ * memory for all of it.
  *
- * A causal model's last token predicts nothing, so it gets no row; a sequence that begins like its example's first
- * one (choices after one prompt) gets rows only from where they part. */
+ * A causal model's last token predicts nothing, so it gets no row; a sequence that begins like its
+ * example's first one (choices after one prompt) gets rows only from where they part. */
 #include "zo/model/batch.h"
 
 #include <math.h>
@@ -19,7 +20,8 @@ static uint32_t seq_shared(const struct zo_model *m, const struct zo_example *e,
 {
     if (i == 0 || !m->c.causal)
         return 0;
-    const uint32_t first = seq_positions(m, &e->seqs[0], false), own = seq_positions(m, &e->seqs[i], false);
+    const uint32_t first = seq_positions(m, &e->seqs[0], false),
+                   own = seq_positions(m, &e->seqs[i], false);
     uint32_t n = 0;
     while (n < first && n < own && e->seqs[0].ids[n] == e->seqs[i].ids[n])
         n++;
@@ -38,8 +40,8 @@ static size_t row_floats(const struct zo_model *m)
 {
     const struct config *c = &m->c;
     const size_t wide = c->d > c->d_embed ? c->d : c->d_embed;
-    return c->d + wide + (size_t)(c->heads + 2 * c->kv_heads) * c->head_dim + (size_t)c->heads * c->head_dim +
-           (m->arch->gated ? 2u : 1u) * (size_t)c->ffn + MAX_LINS;
+    return c->d + wide + (size_t)(c->heads + 2 * c->kv_heads) * c->head_dim +
+           (size_t)c->heads * c->head_dim + (m->arch->gated ? 2u : 1u) * (size_t)c->ffn + MAX_LINS;
 }
 
 size_t zo_batch_row_bytes(const struct zo_model *m)
@@ -63,15 +65,19 @@ static size_t counted_targets(const struct zo_model *m, const struct zo_example 
 static size_t scratch_floats(const struct batch *b)
 {
     const struct config *c = &b->m->c;
-    const size_t q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim, wide = c->d + c->d_embed;
-    const size_t shapes[][2] = {{c->d, q}, {c->d, kv}, {c->d, q + 2 * kv}, {q, c->d}, {c->d, c->ffn},
-                                {c->d, 2 * (size_t)c->ffn}, {c->ffn, c->d}, {c->d, c->d}, {c->d_embed, c->d}, {c->d, c->d_embed}};
+    const size_t q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim,
+                 wide = c->d + c->d_embed;
+    const size_t shapes[][2] = {{c->d, q},         {c->d, kv},     {c->d, q + 2 * kv},
+                                {q, c->d},         {c->d, c->ffn}, {c->d, 2 * (size_t)c->ffn},
+                                {c->ffn, c->d},    {c->d, c->d},   {c->d_embed, c->d},
+                                {c->d, c->d_embed}};
     size_t most = QUERY_ROWS * (b->longest + 1);
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         const size_t need = zo_lin_scratch(b, shapes[i][0], shapes[i][1]);
         most = need > most ? need : most;
     }
-    const size_t cols = 2 * HEAD_COLS, head = cols * (HEAD_ROWS + 3 * (size_t)c->d_embed + 4) + wide;
+    const size_t cols = 2 * HEAD_COLS,
+                 head = cols * (HEAD_ROWS + 3 * (size_t)c->d_embed + 4) + wide;
     const size_t vectors = 4 * wide + 2 * q + c->ffn;
     most = head > most ? head : most;
     return ((most > vectors ? most : vectors) + 63) & ~(size_t)63;
@@ -123,7 +129,8 @@ static size_t chunk_rows(struct rows *rows, size_t n_passes)
     for (size_t p = 0; p < n_passes; p++)
         for (size_t at = rows->pass0[p]; at < rows->pass0[p + 1]; at += CHUNK_ROWS) {
             const size_t left = rows->pass0[p + 1] - at;
-            rows->chunks[n++] = (struct chunk){.pass = p, .row0 = at, .n = left < CHUNK_ROWS ? left : CHUNK_ROWS};
+            rows->chunks[n++] =
+                (struct chunk){.pass = p, .row0 = at, .n = left < CHUNK_ROWS ? left : CHUNK_ROWS};
         }
     return n;
 }
@@ -141,7 +148,8 @@ static void fill_run(struct batch *b, const struct run *r, size_t *n_targets)
     if (c->task == TASK_CLASSIFY)
         return;
     for (uint32_t j = b->every_row || !c->causal ? 0 : 1; j < r->seq->n; j++) {
-        const uint32_t from = c->causal && !b->every_row ? j - 1 : j; /* the position that predicts token j */
+        const uint32_t from =
+            c->causal && !b->every_row ? j - 1 : j; /* the position that predicts token j */
         if (!b->every_row && !r->seq->counted[j])
             continue;
         b->targets[(*n_targets)++] = (struct target){
@@ -169,7 +177,8 @@ static void fill(struct batch *b)
             fill_run(b, r, &target);
         }
         if (b->m->c.task == TASK_CLASSIFY)
-            b->targets[target++] = (struct target){.row = first_row, .run = run - 1, .id = (uint32_t)e->label};
+            b->targets[target++] =
+                (struct target){.row = first_row, .run = run - 1, .id = (uint32_t)e->label};
     }
     b->body.pass0[b->n_passes] = row;
     b->head.pass0[b->n_passes] = target;
@@ -196,10 +205,12 @@ enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n)
         head_chunks += targets / CHUNK_ROWS + 1;
         b->perturbed = b->perturbed || passes[p].eps != 0.0f;
         for (uint32_t i = 0; i < passes[p].example->n_seqs; i++)
-            b->longest = passes[p].example->seqs[i].n > b->longest ? passes[p].example->seqs[i].n : b->longest;
+            b->longest = passes[p].example->seqs[i].n > b->longest ? passes[p].example->seqs[i].n
+                                                                   : b->longest;
     }
     b->head.n = b->n_targets;
-    const size_t vocab = c->task == TASK_CLASSIFY ? c->n_labels : c->vocab, cols = vocab > 65536 ? 2 * HEAD_COLS : HEAD_COLS;
+    const size_t vocab = c->task == TASK_CLASSIFY ? c->n_labels : c->vocab,
+                 cols = vocab > 65536 ? 2 * HEAD_COLS : HEAD_COLS;
     b->n_blocks = (vocab + cols - 1) / cols;
     b->scratch_each = scratch_floats(b);
     TRY(zo_rope_grow(b->m, b->longest));

@@ -1,4 +1,5 @@
-/* zo/model/batch.h -- one batched forward pass: every row (token position) of every pass, stacked without padding. */
+/* zo/model/batch.h -- one batched forward pass: every row (token position) of every pass, stacked
+ * without padding. */
 #ifndef ZO_MODEL_BATCH_H
 #define ZO_MODEL_BATCH_H
 #include "zo/model/internal.h"
@@ -6,10 +7,11 @@
 #include <onebyte/zo/direction.h>
 
 enum {
-    CHUNK_ROWS = 64,   /* rows of one item of row-wise work: all of one pass */
-    QUERY_ROWS = 128,  /* attention scores are made for so many queries at a time */
-    HEAD_ROWS = 512,   /* logits are made for so many counted rows .. */
-    HEAD_COLS = 256,   /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
+    CHUNK_ROWS = 64,  /* rows of one item of row-wise work: all of one pass */
+    QUERY_ROWS = 128, /* attention scores are made for so many queries at a time */
+    HEAD_ROWS = 512,  /* logits are made for so many counted rows .. */
+    HEAD_COLS =
+        256, /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
     MAX_LINS = 3,
 };
 
@@ -25,13 +27,13 @@ struct rows {
     struct chunk *chunks;
 };
 
-/* One sequence of one pass.  Its first `shared` positions are rows of the example's first sequence, computed once:
- * with causal attention equal prefixes have equal activations. */
+/* One sequence of one pass.  Its first `shared` positions are rows of the example's first sequence,
+ * computed once: with causal attention equal prefixes have equal activations. */
 struct run {
     size_t pass, row0, shared_row0;
     uint32_t shared, n; /* positions; n - shared rows are its own */
     const struct zo_seq *seq;
-    double nats;      /* of its counted tokens, once the head has run */
+    double nats; /* of its counted tokens, once the head has run */
     uint32_t counted;
 };
 
@@ -60,17 +62,17 @@ struct batch {
     struct zo_pool *pool;
     const struct zo_pass *passes;
     size_t n_passes, n_workers, n_runs, n_targets, n_blocks, longest;
-    bool perturbed;  /* some pass has eps != 0 */
-    bool every_row;  /* logits of every position are asked for */
+    bool perturbed; /* some pass has eps != 0 */
+    bool every_row; /* logits of every position are asked for */
     struct rows body, head;
     struct run *runs;
     struct target *targets;
-    uint32_t *ids, *positions;                      /* [body.n] */
-    float *x, *h, *qkv, *att, *ff, *dots;           /* body.n rows */
-    float *hx, *hh, *target_logit, *block_max;      /* head.n rows; block_max (head.n, n_blocks) */
+    uint32_t *ids, *positions;                 /* [body.n] */
+    float *x, *h, *qkv, *att, *ff, *dots;      /* body.n rows */
+    float *hx, *hh, *target_logit, *block_max; /* head.n rows; block_max (head.n, n_blocks) */
     double *block_sum;
-    float *logits;                                  /* out of every_row; NULL otherwise */
-    float *scratch;                                 /* n_workers of scratch_each floats */
+    float *logits;  /* out of every_row; NULL otherwise */
+    float *scratch; /* n_workers of scratch_each floats */
     size_t scratch_each;
     void *arena;
     size_t arena_bytes;
@@ -87,14 +89,17 @@ size_t zo_lin_scratch(const struct batch *b, size_t n_in, size_t n_out);
 void zo_lin_dots(const struct batch *b, const struct chunk *c, const struct lin *l, float *scratch);
 void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n);
 /* out [n] <- elements first.. of vector p as pass sees them. */
-void zo_pass_vector(const struct batch *b, const struct param *p, size_t pass, uint64_t first, float *out, size_t n);
-/* Adds the perturbed product of rows [row0, row0 + n) with stored rows out0 .. of W to y (ldy); see linear.c. */
-void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *pass0, size_t out0, size_t n_out,
-                      size_t row0, size_t n_rows, float *y, size_t ldy, float *scratch, const float **plain);
+void zo_pass_vector(const struct batch *b, const struct param *p, size_t pass, uint64_t first,
+                    float *out, size_t n);
+/* Adds the perturbed product of rows [row0, row0 + n) with stored rows out0 .. of W to y (ldy); see
+ * linear.c. */
+void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *pass0, size_t out0,
+                      size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
+                      float *scratch, const float **plain);
 
 /* forward.c */
 void zo_forward(struct batch *b); /* x <- the last layer's output */
 /* head.c */
-void zo_head(struct batch *b);    /* target_logit, block_max, block_sum; or logits */
+void zo_head(struct batch *b); /* target_logit, block_max, block_sum; or logits */
 void zo_batch_losses(struct batch *b, struct zo_loss *out);
 #endif

@@ -1,4 +1,5 @@
-/* zo/model/config.c -- config.json: every number the forward pass needs, checked and named when it is missing. */
+/* zo/model/config.c -- config.json: every number the forward pass needs, checked and named when it
+ * is missing. */
 #include "zo/model/internal.h"
 
 #include <inttypes.h>
@@ -26,14 +27,16 @@ uint32_t zo_config_u32_or(const json_t *root, const char *key, uint32_t otherwis
                : otherwise;
 }
 
-enum err zo_config_u32(const json_t *root, const char *key, uint32_t low, uint32_t high, uint32_t *out,
-                       struct err_why *why)
+enum err zo_config_u32(const json_t *root, const char *key, uint32_t low, uint32_t high,
+                       uint32_t *out, struct err_why *why)
 {
     const json_t *v = json_object_get(root, key);
     if (!v || json_is_null(v))
         return err_set(why, ERR_FORMAT, "config.json: %s is missing", key);
-    if (!json_is_integer(v) || json_integer_value(v) < (json_int_t)low || json_integer_value(v) > (json_int_t)high)
-        return err_set(why, ERR_RANGE, "config.json: %s must be an integer from %u to %u", key, low, high);
+    if (!json_is_integer(v) || json_integer_value(v) < (json_int_t)low ||
+        json_integer_value(v) > (json_int_t)high)
+        return err_set(why, ERR_RANGE, "config.json: %s must be an integer from %u to %u", key, low,
+                       high);
     *out = (uint32_t)json_integer_value(v);
     return ERR_OK;
 }
@@ -45,9 +48,9 @@ enum err zo_config_act(const json_t *root, const char *key, const char *otherwis
         const char *name;
         enum zo_act act;
     } known[] = {
-        {"silu", ZO_ACT_SILU},         {"swish", ZO_ACT_SILU},
-        {"gelu", ZO_ACT_GELU_ERF},     {"gelu_new", ZO_ACT_GELU_TANH},
-        {"relu", ZO_ACT_RELU},         {"gelu_pytorch_tanh", ZO_ACT_GELU_TANH},
+        {"silu", ZO_ACT_SILU},           {"swish", ZO_ACT_SILU},
+        {"gelu", ZO_ACT_GELU_ERF},       {"gelu_new", ZO_ACT_GELU_TANH},
+        {"relu", ZO_ACT_RELU},           {"gelu_pytorch_tanh", ZO_ACT_GELU_TANH},
         {"gelu_fast", ZO_ACT_GELU_TANH}, {"quick_gelu", ZO_ACT_QUICK_GELU},
         {"tanh", ZO_ACT_TANH},
     };
@@ -60,10 +63,12 @@ enum err zo_config_act(const json_t *root, const char *key, const char *otherwis
             *out = known[i].act;
             return ERR_OK;
         }
-    return err_set(why, ERR_UNSUPPORTED, "config.json: %s \"%.60s\" is not a supported activation", key, name);
+    return err_set(why, ERR_UNSUPPORTED, "config.json: %s \"%.60s\" is not a supported activation",
+                   key, name);
 }
 
-/* The first of two spellings that is there; the first when neither is, so that messages name the usual one. */
+/* The first of two spellings that is there; the first when neither is, so that messages name the
+ * usual one. */
 static const char *either(const json_t *root, const char *a, const char *b)
 {
     return !json_object_get(root, a) && json_object_get(root, b) ? b : a;
@@ -76,24 +81,32 @@ static enum err read_sizes(struct zo_model *m, const json_t *root, struct err_wh
     const char *ffn = gpt2 ? "n_inner" : opt ? "ffn_dim" : "intermediate_size";
     TRY(zo_config_u32(root, "vocab_size", 2, 1u << 24, &c->vocab, why));
     TRY(zo_config_u32(root, either(root, "hidden_size", "n_embd"), 1, 1u << 20, &c->d, why));
-    TRY(zo_config_u32(root, either(root, "num_hidden_layers", "n_layer"), 1, 4096, &c->layers, why));
-    TRY(zo_config_u32(root, either(root, "num_attention_heads", "n_head"), 1, 65536, &c->heads, why));
-    TRY(zo_config_u32(root, either(root, "max_position_embeddings", "n_positions"), 1, 1u << 28, &c->context, why));
+    TRY(zo_config_u32(root, either(root, "num_hidden_layers", "n_layer"), 1, 4096, &c->layers,
+                      why));
+    TRY(zo_config_u32(root, either(root, "num_attention_heads", "n_head"), 1, 65536, &c->heads,
+                      why));
+    TRY(zo_config_u32(root, either(root, "max_position_embeddings", "n_positions"), 1, 1u << 28,
+                      &c->context, why));
     if (gpt2 && !json_is_integer(json_object_get(root, ffn)))
         c->ffn = 4 * c->d;
     else
         TRY(zo_config_u32(root, ffn, 1, 1u << 22, &c->ffn, why));
     c->kv_heads = zo_config_u32_or(root, "num_key_value_heads", c->heads);
-    c->head_dim = zo_config_u32_or(root, "head_dim", strncmp(m->model_type, "gemma", 5) == 0 ? 256 : 0);
+    c->head_dim =
+        zo_config_u32_or(root, "head_dim", strncmp(m->model_type, "gemma", 5) == 0 ? 256 : 0);
     if (c->head_dim == 0) {
         if (c->d % c->heads != 0)
-            return err_set(why, ERR_RANGE, "config.json: hidden_size %u is not a multiple of num_attention_heads %u",
-                           c->d, c->heads);
+            return err_set(
+                why, ERR_RANGE,
+                "config.json: hidden_size %u is not a multiple of num_attention_heads %u", c->d,
+                c->heads);
         c->head_dim = c->d / c->heads;
     }
     if (c->kv_heads == 0 || c->heads % c->kv_heads != 0)
-        return err_set(why, ERR_RANGE, "config.json: num_attention_heads %u is not a multiple of num_key_value_heads %u",
-                       c->heads, c->kv_heads);
+        return err_set(
+            why, ERR_RANGE,
+            "config.json: num_attention_heads %u is not a multiple of num_key_value_heads %u",
+            c->heads, c->kv_heads);
     if (c->head_dim > 65536)
         return err_set(why, ERR_RANGE, "config.json: head_dim %u is too large", c->head_dim);
     c->d_embed = c->d;
@@ -105,7 +118,10 @@ static enum err read_common(struct zo_model *m, const json_t *root, struct err_w
     struct config *c = &m->c;
     const bool rms = m->arch->norm != ZO_NORM_LAYER, opt = strcmp(m->model_type, "opt") == 0;
     const char *eps = rms ? "rms_norm_eps" : either(root, "layer_norm_epsilon", "layer_norm_eps");
-    const double eps_default = rms ? NAN : opt ? 1e-5 : strstr(m->model_type, "bert") ? 1e-12 : 1e-5;
+    const double eps_default = rms                             ? NAN
+                               : opt                           ? 1e-5
+                               : strstr(m->model_type, "bert") ? 1e-12
+                                                               : 1e-5;
     c->norm_eps = (float)zo_config_number(root, eps, eps_default);
     if (!(c->norm_eps >= 0.0f && c->norm_eps < 1.0f))
         return err_set(why, ERR_FORMAT, "config.json: %s is missing or not in [0, 1)", eps);
@@ -127,8 +143,10 @@ static enum err read_common(struct zo_model *m, const json_t *root, struct err_w
     return ERR_OK;
 }
 
-/* The mask token of a masked model: from config.json, else the added token of tokenizer.json that is called so. */
-static enum err read_mask_id(struct zo_model *m, const json_t *root, const char *dir, struct err_why *why)
+/* The mask token of a masked model: from config.json, else the added token of tokenizer.json that
+ * is called so. */
+static enum err read_mask_id(struct zo_model *m, const json_t *root, const char *dir,
+                             struct err_why *why)
 {
     char path[4096];
     m->c.mask_id = zo_config_u32_or(root, "mask_token_id", UINT32_MAX);
@@ -136,7 +154,8 @@ static enum err read_mask_id(struct zo_model *m, const json_t *root, const char 
         (void)snprintf(path, sizeof path, "%s/tokenizer.json", dir);
         json_t *tokenizer = json_load_file(path, 0, NULL), *token;
         size_t i;
-        json_array_foreach(json_object_get(tokenizer, "added_tokens"), i, token) {
+        json_array_foreach(json_object_get(tokenizer, "added_tokens"), i, token)
+        {
             const char *text = json_string_value(json_object_get(token, "content"));
             if (text && (strcmp(text, "[MASK]") == 0 || strcmp(text, "<mask>") == 0))
                 m->c.mask_id = zo_config_u32_or(token, "id", UINT32_MAX);
@@ -145,11 +164,13 @@ static enum err read_mask_id(struct zo_model *m, const json_t *root, const char 
     }
     if (m->c.mask_id >= m->c.vocab)
         return err_set(why, ERR_FORMAT,
-                       "no mask token: put mask_token_id into config.json, or tokenizer.json with [MASK] or <mask> beside it");
+                       "no mask token: put mask_token_id into config.json, or tokenizer.json with "
+                       "[MASK] or <mask> beside it");
     return ERR_OK;
 }
 
-static enum err read_root(struct zo_model *m, const json_t *root, const char *dir, struct err_why *why)
+static enum err read_root(struct zo_model *m, const json_t *root, const char *dir,
+                          struct err_why *why)
 {
     const char *type = json_string_value(json_object_get(root, "model_type"));
     if (!type)
@@ -158,12 +179,15 @@ static enum err read_root(struct zo_model *m, const json_t *root, const char *di
         if (strcmp(zo_archs[i].model_type, type) == 0)
             m->arch = &zo_archs[i];
     if (!m->arch)
-        return err_set(why, ERR_UNSUPPORTED, "config.json: model_type \"%.60s\" is not supported", type);
+        return err_set(why, ERR_UNSUPPORTED, "config.json: model_type \"%.60s\" is not supported",
+                       type);
     m->model_type = strdup(type);
     if (!m->model_type)
         return err_set(why, ERR_NOMEM, "out of memory");
     if (json_object_get(root, "quantization_config"))
-        return err_set(why, ERR_UNSUPPORTED, "config.json: quantised checkpoints are not supported; use the original one");
+        return err_set(
+            why, ERR_UNSUPPORTED,
+            "config.json: quantised checkpoints are not supported; use the original one");
     TRY(read_sizes(m, root, why));
     TRY(read_common(m, root, why));
     if (m->arch->config)
@@ -183,9 +207,11 @@ enum err zo_config_read(struct zo_model *m, const char *dir, struct err_why *why
         return err_set(why, ERR_RANGE, "the model folder's path is too long");
     json_t *root = json_load_file(path, 0, &where);
     if (!root)
-        return err_set(why, where.line < 0 ? ERR_NOTFOUND : ERR_FORMAT, "%.400s: line %d: %s", path, where.line, where.text);
-    const enum err e = json_is_object(root) ? read_root(m, root, dir, why)
-                                            : err_set(why, ERR_FORMAT, "%.400s: not a JSON object", path);
+        return err_set(why, where.line < 0 ? ERR_NOTFOUND : ERR_FORMAT, "%.400s: line %d: %s", path,
+                       where.line, where.text);
+    const enum err e = json_is_object(root)
+                           ? read_root(m, root, dir, why)
+                           : err_set(why, ERR_FORMAT, "%.400s: not a JSON object", path);
     json_decref(root);
     return e;
 }

@@ -1,4 +1,5 @@
-/* zo/model/forward.c -- the layers, once for every architecture: what differs is in the table and the config. */
+/* zo/model/forward.c -- the layers, once for every architecture: what differs is in the table and
+ * the config. */
 #include "zo/model/batch.h"
 
 #include <cblas.h>
@@ -12,13 +13,15 @@ static float *worker_scratch(const struct batch *b, size_t worker)
 
 /* ---- embedding ---- */
 
-static void add_row(const struct batch *b, const struct param *p, size_t pass, uint64_t row, float *out, size_t n, float *tmp)
+static void add_row(const struct batch *b, const struct param *p, size_t pass, uint64_t row,
+                    float *out, size_t n, float *tmp)
 {
     const struct zo_pass *z = &b->passes[pass];
     const struct zo_rules *rules = b->m->state ? b->m->state->rules : NULL;
     zo_weights_read(b->m, p, row * n, tmp, n, b->ops);
     if (p->state >= 0 && z->eps != 0.0f)
-        zo_direction_rows_f32(tmp, rules, (uint32_t)p->state, z->key, z->seq, row, 1, z->eps, true, b->k);
+        zo_direction_rows_f32(tmp, rules, (uint32_t)p->state, z->key, z->seq, row, 1, z->eps, true,
+                              b->k);
     b->ops->axpy(out, tmp, 0.0f, NULL, n, true);
 }
 
@@ -43,7 +46,8 @@ static void embed_item(void *ctx, size_t i, size_t worker)
         if (narrow)
             memset(x, 0, c->d * sizeof *x);
         if (c->positions)
-            add_row(b, &g[SLOT_POSITIONS], k->pass, (uint64_t)b->positions[r] + c->position_offset, x, c->d, tmp);
+            add_row(b, &g[SLOT_POSITIONS], k->pass, (uint64_t)b->positions[r] + c->position_offset,
+                    x, c->d, tmp);
         if (c->types > 0)
             add_row(b, &g[SLOT_TYPES], k->pass, 0, x, c->d, tmp);
         if (norm)
@@ -59,7 +63,7 @@ struct step {
     const struct param *w, *bias; /* NULL, or dst = norm(src) */
     const float *src;
     float *dst;
-    bool activate;                /* ff = act(gate) * up */
+    bool activate; /* ff = act(gate) * up */
     const struct lin *lins;
     size_t n_lins;
 };
@@ -84,12 +88,13 @@ static void step_item(void *ctx, size_t i, size_t worker)
         if (has_bias)
             zo_pass_vector(b, s->bias, k->pass, 0, bias, c->d);
         for (size_t r = k->row0; r < k->row0 + k->n; r++)
-            b->ops->norm(s->dst + r * c->d, s->src + r * c->d, w, has_bias ? bias : NULL, c->d, b->m->arch->norm,
-                         c->norm_eps);
+            b->ops->norm(s->dst + r * c->d, s->src + r * c->d, w, has_bias ? bias : NULL, c->d,
+                         b->m->arch->norm, c->norm_eps);
     }
     const size_t width = c->ffn * (b->m->arch->gated ? 2u : 1u);
     for (size_t r = k->row0; s->activate && r < k->row0 + k->n; r++)
-        b->ops->act(b->ff + r * width, b->m->arch->gated ? b->ff + r * width + c->ffn : NULL, c->ffn, c->act);
+        b->ops->act(b->ff + r * width, b->m->arch->gated ? b->ff + r * width + c->ffn : NULL,
+                    c->ffn, c->act);
     for (size_t j = 0; j < s->n_lins; j++)
         zo_lin_dots(b, k, &s->lins[j], worker_scratch(b, worker));
 }
@@ -112,8 +117,12 @@ static struct place head_place(const struct config *c, size_t head)
     const size_t d = c->head_dim, group = head / (c->heads / c->kv_heads);
     const size_t width = (size_t)(c->heads + 2 * c->kv_heads) * d;
     if (c->qkv_by_head)
-        return (struct place){.q = head * 3 * d, .k = head * 3 * d + d, .v = head * 3 * d + 2 * d, .width = width};
-    return (struct place){.q = head * d, .k = (c->heads + group) * d, .v = (c->heads + c->kv_heads + group) * d, .width = width};
+        return (struct place){
+            .q = head * 3 * d, .k = head * 3 * d + d, .v = head * 3 * d + 2 * d, .width = width};
+    return (struct place){.q = head * d,
+                          .k = (c->heads + group) * d,
+                          .v = (c->heads + c->kv_heads + group) * d,
+                          .width = width};
 }
 
 struct layer {
@@ -139,7 +148,8 @@ static void rotate_item(void *ctx, size_t i, size_t worker)
         for (size_t head = 0; head < c->heads; head++) {
             const struct place p = head_place(c, head);
             float *q = b->qkv + r * p.width + p.q, *key = b->qkv + r * p.width + p.k;
-            const bool own_key = head % share == 0; /* each key once, though several heads read it */
+            const bool own_key =
+                head % share == 0; /* each key once, though several heads read it */
             if (c->qk_norm)
                 b->ops->norm(q, q, qw, NULL, c->head_dim, b->m->arch->norm, c->norm_eps);
             if (c->qk_norm && own_key)
@@ -153,32 +163,41 @@ static void rotate_item(void *ctx, size_t i, size_t worker)
         }
 }
 
-static void gemm(bool transposed, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda, const float *w,
-                 size_t ldw, float beta, float *y, size_t ldy)
+static void gemm(bool transposed, size_t m, size_t n, size_t k, float alpha, const float *a,
+                 size_t lda, const float *w, size_t ldw, float beta, float *y, size_t ldy)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k,
-                alpha, a, (blasint)lda, w, (blasint)ldw, beta, y, (blasint)ldy);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (blasint)m,
+                (blasint)n, (blasint)k, alpha, a, (blasint)lda, w, (blasint)ldw, beta, y,
+                (blasint)ldy);
 }
 
-/* Queries at positions [q0, q1) of one head against keys [k0, k1); some keys may be rows of the shared prefix. */
-static void attend(struct batch *b, const struct layer *l, const struct run *r, size_t head, size_t q0, size_t q1, float *score)
+/* Queries at positions [q0, q1) of one head against keys [k0, k1); some keys may be rows of the
+ * shared prefix. */
+static void attend(struct batch *b, const struct layer *l, const struct run *r, size_t head,
+                   size_t q0, size_t q1, float *score)
 {
     const struct config *c = &b->m->c;
     const struct place p = head_place(c, head);
-    const size_t k1 = c->causal ? q1 : r->n, nq = q1 - q0, d = c->head_dim, out_width = (size_t)c->heads * d;
-    const size_t reach = l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0, k0 = c->causal ? reach : 0;
+    const size_t k1 = c->causal ? q1 : r->n, nq = q1 - q0, d = c->head_dim,
+                 out_width = (size_t)c->heads * d;
+    const size_t reach = l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0,
+                 k0 = c->causal ? reach : 0;
     const size_t nk = k1 - k0, from = k0 < r->shared ? r->shared - k0 : 0; /* keys in the prefix */
     const float *q = b->qkv + (r->row0 + q0 - r->shared) * p.width + p.q;
     const float *prefix = b->qkv + (r->shared_row0 + k0) * p.width,
                 *own = b->qkv + (r->row0 + (k0 + from - r->shared)) * p.width;
     float *out = b->att + (r->row0 + q0 - r->shared) * out_width + head * d;
     if (from > 0)
-        gemm(true, nq, from, d, c->attention_scale, q, p.width, prefix + p.k, p.width, 0.0f, score, nk);
-    gemm(true, nq, nk - from, d, c->attention_scale, q, p.width, own + p.k, p.width, 0.0f, score + from, nk);
+        gemm(true, nq, from, d, c->attention_scale, q, p.width, prefix + p.k, p.width, 0.0f, score,
+             nk);
+    gemm(true, nq, nk - from, d, c->attention_scale, q, p.width, own + p.k, p.width, 0.0f,
+         score + from, nk);
     for (size_t i = 0; i < nq; i++) {
         float *row = score + i * nk;
         const size_t at = q0 + i, end = c->causal ? at + 1 - k0 : nk,
-                     begin = c->causal && l->window > 0 && at + 1 > l->window + k0 ? at + 1 - l->window - k0 : 0;
+                     begin = c->causal && l->window > 0 && at + 1 > l->window + k0
+                                 ? at + 1 - l->window - k0
+                                 : 0;
         if (c->attention_cap > 0.0f)
             b->ops->softcap(row + begin, end - begin, c->attention_cap);
         b->ops->softmax(row + begin, end - begin);
@@ -187,7 +206,8 @@ static void attend(struct batch *b, const struct layer *l, const struct run *r, 
     }
     if (from > 0)
         gemm(false, nq, d, from, 1.0f, score, nk, prefix + p.v, p.width, 0.0f, out, out_width);
-    gemm(false, nq, d, nk - from, 1.0f, score + from, nk, own + p.v, p.width, from > 0 ? 1.0f : 0.0f, out, out_width);
+    gemm(false, nq, d, nk - from, 1.0f, score + from, nk, own + p.v, p.width,
+         from > 0 ? 1.0f : 0.0f, out, out_width);
 }
 
 static void attention_item(void *ctx, size_t i, size_t worker)
@@ -195,17 +215,21 @@ static void attention_item(void *ctx, size_t i, size_t worker)
     const struct layer *l = ctx;
     const struct run *r = &l->b->runs[i / l->b->m->c.heads];
     for (size_t q0 = r->shared; q0 < r->n; q0 += QUERY_ROWS)
-        attend(l->b, l, r, i % l->b->m->c.heads, q0, q0 + QUERY_ROWS < r->n ? q0 + QUERY_ROWS : r->n,
-               worker_scratch(l->b, worker));
+        attend(l->b, l, r, i % l->b->m->c.heads, q0,
+               q0 + QUERY_ROWS < r->n ? q0 + QUERY_ROWS : r->n, worker_scratch(l->b, worker));
 }
 
 /* ---- one layer ---- */
 
-static struct lin lin_make(struct batch *b, uint32_t layer, enum slot w, enum slot bias, size_t which, size_t n_in,
-                           size_t n_out)
+static struct lin lin_make(struct batch *b, uint32_t layer, enum slot w, enum slot bias,
+                           size_t which, size_t n_in, size_t n_out)
 {
-    return (struct lin){.w = layer_param(b->m, layer, w), .b = layer_param(b->m, layer, bias), .n_in = n_in, .n_out = n_out,
-                        .transposed = b->m->arch->transposed, .dots = b->dots + which * b->body.n};
+    return (struct lin){.w = layer_param(b->m, layer, w),
+                        .b = layer_param(b->m, layer, bias),
+                        .n_in = n_in,
+                        .n_out = n_out,
+                        .transposed = b->m->arch->transposed,
+                        .dots = b->dots + which * b->body.n};
 }
 
 static size_t lins_qkv(struct batch *b, uint32_t layer, const float *x, struct lin lins[MAX_LINS])
@@ -272,8 +296,11 @@ static struct lin lin_out(struct batch *b, uint32_t layer, bool down)
 static void run_attention(struct batch *b, uint32_t layer)
 {
     const struct config *c = &b->m->c;
-    const bool local = c->layer_local && c->layer_local[layer], own_rope = c->rope[1].inv_freq != NULL;
-    struct layer l = {.b = b, .index = layer, .rope = &c->rope[local && own_rope],
+    const bool local = c->layer_local && c->layer_local[layer],
+               own_rope = c->rope[1].inv_freq != NULL;
+    struct layer l = {.b = b,
+                      .index = layer,
+                      .rope = &c->rope[local && own_rope],
                       .window = !c->layer_local || local ? c->window : 0};
     if (l.rope->inv_freq || c->qk_norm)
         zo_pool_run(b->pool, b->body.n_chunks, rotate_item, &l);
@@ -283,18 +310,32 @@ static void run_attention(struct batch *b, uint32_t layer)
 static void run_layer(struct batch *b, uint32_t layer)
 {
     const enum order order = b->m->c.order;
-    const struct param *n1w = layer_param(b->m, layer, SLOT_NORM1_W), *n1b = layer_param(b->m, layer, SLOT_NORM1_B),
-                       *n2w = layer_param(b->m, layer, SLOT_NORM2_W), *n2b = layer_param(b->m, layer, SLOT_NORM2_B);
+    const struct param *n1w = layer_param(b->m, layer, SLOT_NORM1_W),
+                       *n1b = layer_param(b->m, layer, SLOT_NORM1_B),
+                       *n2w = layer_param(b->m, layer, SLOT_NORM2_W),
+                       *n2b = layer_param(b->m, layer, SLOT_NORM2_B);
     const bool post = order == ORDER_POST, sandwich = order == ORDER_SANDWICH;
-    struct lin qkv[MAX_LINS], up[MAX_LINS], o = lin_out(b, layer, false), down = lin_out(b, layer, true);
-    const size_t n_qkv = lins_qkv(b, layer, post ? b->x : b->h, qkv), n_up = lins_up(b, layer, post ? b->x : b->h, up);
-    run_step(b, (struct step){.w = post ? NULL : n1w, .bias = n1b, .src = b->x, .dst = b->h, .lins = qkv, .n_lins = n_qkv});
+    struct lin qkv[MAX_LINS], up[MAX_LINS], o = lin_out(b, layer, false),
+                                            down = lin_out(b, layer, true);
+    const size_t n_qkv = lins_qkv(b, layer, post ? b->x : b->h, qkv),
+                 n_up = lins_up(b, layer, post ? b->x : b->h, up);
+    run_step(b, (struct step){.w = post ? NULL : n1w,
+                              .bias = n1b,
+                              .src = b->x,
+                              .dst = b->h,
+                              .lins = qkv,
+                              .n_lins = n_qkv});
     zo_lin_run(b, &b->body, qkv, n_qkv);
     run_attention(b, layer);
     run_step(b, (struct step){.lins = &o, .n_lins = 1});
-    const struct step before_up = {.add_norm = sandwich ? layer_param(b->m, layer, SLOT_POST1_W) : NULL,
-                                   .w = post ? n1w : n2w, .bias = post ? n1b : n2b, .src = b->x,
-                                   .dst = post ? b->x : b->h, .lins = up, .n_lins = n_up};
+    const struct step before_up = {.add_norm =
+                                       sandwich ? layer_param(b->m, layer, SLOT_POST1_W) : NULL,
+                                   .w = post ? n1w : n2w,
+                                   .bias = post ? n1b : n2b,
+                                   .src = b->x,
+                                   .dst = post ? b->x : b->h,
+                                   .lins = up,
+                                   .n_lins = n_up};
     if (order == ORDER_PARALLEL) /* both branches read the layer's input */
         run_step(b, before_up);
     zo_lin_run(b, &b->body, &o, 1);
@@ -314,8 +355,15 @@ void zo_forward(struct batch *b)
     const struct config *c = &b->m->c;
     zo_pool_run(b->pool, b->body.n_chunks, embed_item, b);
     if (c->d_embed != c->d) {
-        struct lin in = {.w = &b->m->global[SLOT_PROJECT_IN], .n_in = c->d_embed, .n_out = c->d, .add = true, .x = b->h,
-                         .ldx = c->d_embed, .y = b->x, .ldy = c->d, .dots = b->dots};
+        struct lin in = {.w = &b->m->global[SLOT_PROJECT_IN],
+                         .n_in = c->d_embed,
+                         .n_out = c->d,
+                         .add = true,
+                         .x = b->h,
+                         .ldx = c->d_embed,
+                         .y = b->x,
+                         .ldy = c->d,
+                         .dots = b->dots};
         run_step(b, (struct step){.lins = &in, .n_lins = 1});
         zo_lin_run(b, &b->body, &in, 1);
     }

@@ -1,5 +1,6 @@
-/* zo/model/head.c -- from the last layer to losses.  Only counted rows get here; their logits are made a block of the
- * vocabulary at a time and folded at once into (max, sum of exp), so no rows x vocabulary matrix ever exists. */
+/* zo/model/head.c -- from the last layer to losses.  Only counted rows get here; their logits are
+ * made a block of the vocabulary at a time and folded at once into (max, sum of exp), so no rows x
+ * vocabulary matrix ever exists. */
 #include "zo/model/batch.h"
 
 #include <math.h>
@@ -7,10 +8,10 @@
 
 struct pre { /* what happens to each counted row before a matrix */
     struct batch *b;
-    bool gather;              /* hx <- row of x */
+    bool gather; /* hx <- row of x */
     bool activate;
     const struct param *w, *bias;
-    float *rows;              /* in place */
+    float *rows; /* in place */
     size_t width;
     const struct lin *lin;
 };
@@ -34,7 +35,8 @@ static void pre_item(void *ctx, size_t i, size_t worker)
         if (s->activate)
             b->ops->act(row, NULL, s->width, c->head_act);
         if (s->w)
-            b->ops->norm(row, row, w, has_bias ? bias : NULL, s->width, b->m->arch->norm, c->norm_eps);
+            b->ops->norm(row, row, w, has_bias ? bias : NULL, s->width, b->m->arch->norm,
+                         c->norm_eps);
     }
     if (s->lin)
         zo_lin_dots(b, k, s->lin, scratch);
@@ -57,12 +59,14 @@ static void vocab_item(void *ctx, size_t i, size_t worker)
 {
     const struct vocab *v = ctx;
     struct batch *b = v->b;
-    const size_t out0 = i * v->cols, n_out = v->lin.n_out - out0 < v->cols ? v->lin.n_out - out0 : v->cols;
+    const size_t out0 = i * v->cols,
+                 n_out = v->lin.n_out - out0 < v->cols ? v->lin.n_out - out0 : v->cols;
     float *logits = b->scratch + worker * b->scratch_each, *scratch = logits + HEAD_ROWS * v->cols;
     const float *weights = NULL;
     for (size_t row0 = 0; row0 < b->head.n; row0 += HEAD_ROWS) {
         const size_t n = b->head.n - row0 < HEAD_ROWS ? b->head.n - row0 : HEAD_ROWS;
-        zo_lin_block_run(b, &v->lin, b->head.pass0, out0, n_out, row0, n, logits, n_out, scratch, &weights);
+        zo_lin_block_run(b, &v->lin, b->head.pass0, out0, n_out, row0, n, logits, n_out, scratch,
+                         &weights);
         for (size_t r = 0; r < n; r++) {
             float *row = logits + r * n_out;
             const size_t t = row0 + r, id = b->targets[t].id;
@@ -72,7 +76,8 @@ static void vocab_item(void *ctx, size_t i, size_t worker)
                 memcpy(b->logits + t * v->lin.n_out + out0, row, n_out * sizeof *row);
                 continue;
             }
-            b->ops->max_sum(row, n_out, &b->block_max[t * b->n_blocks + i], &b->block_sum[t * b->n_blocks + i]);
+            b->ops->max_sum(row, n_out, &b->block_max[t * b->n_blocks + i],
+                            &b->block_sum[t * b->n_blocks + i]);
             if (id >= out0 && id < out0 + n_out)
                 b->target_logit[t] = row[id - out0];
         }
@@ -83,27 +88,46 @@ void zo_head(struct batch *b)
 {
     const struct config *c = &b->m->c;
     const struct param *g = b->m->global;
-    const bool narrow = c->d_embed != c->d && c->task == TASK_CAUSAL, dense = param_there(&g[SLOT_HEAD_DENSE_W]);
+    const bool narrow = c->d_embed != c->d && c->task == TASK_CAUSAL,
+               dense = param_there(&g[SLOT_HEAD_DENSE_W]);
     float *now = b->hx, *other = b->hh;
-    struct lin mid = {.w = dense ? &g[SLOT_HEAD_DENSE_W] : &g[SLOT_PROJECT_OUT], .b = dense ? &g[SLOT_HEAD_DENSE_B] : NULL,
-                      .n_in = c->d, .n_out = dense ? c->d : c->d_embed, .x = now, .ldx = c->d, .y = other,
-                      .ldy = dense ? c->d : c->d_embed, .dots = b->dots};
+    struct lin mid = {.w = dense ? &g[SLOT_HEAD_DENSE_W] : &g[SLOT_PROJECT_OUT],
+                      .b = dense ? &g[SLOT_HEAD_DENSE_B] : NULL,
+                      .n_in = c->d,
+                      .n_out = dense ? c->d : c->d_embed,
+                      .x = now,
+                      .ldx = c->d,
+                      .y = other,
+                      .ldy = dense ? c->d : c->d_embed,
+                      .dots = b->dots};
     const bool has_mid = dense || narrow;
-    struct vocab v = {.b = b, .cols = c->vocab > 65536 && c->task != TASK_CLASSIFY ? 2 * HEAD_COLS : HEAD_COLS};
-    v.lin = (struct lin){.w = &g[SLOT_HEAD_W], .b = &g[SLOT_HEAD_B], .n_in = mid.n_out,
-                         .n_out = c->task == TASK_CLASSIFY ? c->n_labels : c->vocab, .x = has_mid ? other : now,
+    struct vocab v = {
+        .b = b, .cols = c->vocab > 65536 && c->task != TASK_CLASSIFY ? 2 * HEAD_COLS : HEAD_COLS};
+    v.lin = (struct lin){.w = &g[SLOT_HEAD_W],
+                         .b = &g[SLOT_HEAD_B],
+                         .n_in = mid.n_out,
+                         .n_out = c->task == TASK_CLASSIFY ? c->n_labels : c->vocab,
+                         .x = has_mid ? other : now,
                          .dots = b->dots + b->head.n};
     if (!has_mid)
         v.lin.n_in = c->d;
     v.lin.ldx = v.lin.n_in;
     const struct param *fw = param_there(&g[SLOT_FINAL_W]) ? &g[SLOT_FINAL_W] : NULL;
-    run_pre(b, (struct pre){.gather = true, .w = fw, .bias = &g[SLOT_FINAL_B], .rows = now, .width = c->d,
+    run_pre(b, (struct pre){.gather = true,
+                            .w = fw,
+                            .bias = &g[SLOT_FINAL_B],
+                            .rows = now,
+                            .width = c->d,
                             .lin = has_mid ? &mid : &v.lin});
     if (has_mid) {
         zo_lin_run(b, &b->head, &mid, 1);
         const struct param *nw = param_there(&g[SLOT_HEAD_NORM_W]) ? &g[SLOT_HEAD_NORM_W] : NULL;
-        run_pre(b, (struct pre){.activate = dense, .w = nw, .bias = &g[SLOT_HEAD_NORM_B], .rows = other,
-                                .width = mid.n_out, .lin = &v.lin});
+        run_pre(b, (struct pre){.activate = dense,
+                                .w = nw,
+                                .bias = &g[SLOT_HEAD_NORM_B],
+                                .rows = other,
+                                .width = mid.n_out,
+                                .lin = &v.lin});
     }
     zo_pool_run(b->pool, b->n_blocks, vocab_item, &v);
 }
@@ -163,7 +187,8 @@ void zo_batch_losses(struct batch *b, struct zo_loss *out)
         if (e->n_seqs > 1)
             choices_loss(&out[p], e, runs);
         else
-            out[p].loss = runs[0].nats / runs[0].counted; /* nothing counted: 0 / 0, a void measurement */
+            out[p].loss =
+                runs[0].nats / runs[0].counted; /* nothing counted: 0 / 0, a void measurement */
         if (b->m->c.task == TASK_CLASSIFY)
             out[p].correct = label_is_best(b, b->head.pass0[p]);
         if (!isfinite(out[p].loss))

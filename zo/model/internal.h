@@ -1,8 +1,10 @@
-/* zo/model/internal.h -- what the parts of zo/model share: an architecture's description, the config, the weights.
+/* zo/model/internal.h -- what the parts of zo/model share: an architecture's description, the
+ * config, the weights.
  *
- * One forward pass serves every architecture.  arch.c has a table row per model_type (names, shapes, order of norms),
- * config.c reads the numbers, weights.c gives blocks of weights from state or checkpoint, plan.c lays out a batch,
- * forward.c runs the layers, head.c the vocabulary and the losses. */
+ * One forward pass serves every architecture.  arch.c has a table row per model_type (names,
+ * shapes, order of norms), config.c reads the numbers, weights.c gives blocks of weights from state
+ * or checkpoint, plan.c lays out a batch, forward.c runs the layers, head.c the vocabulary and the
+ * losses. */
 #ifndef ZO_MODEL_INTERNAL_H
 #define ZO_MODEL_INTERNAL_H
 #include <onebyte/zo/model.h>
@@ -13,7 +15,7 @@
 
 /* Every place of the forward pass that reads a tensor.  Up to SLOT_LAYER_END: one per layer. */
 enum slot {
-    SLOT_NORM1_W,     /* before attention (after it in post-norm models) */
+    SLOT_NORM1_W, /* before attention (after it in post-norm models) */
     SLOT_NORM1_B,
     SLOT_Q_W,
     SLOT_Q_B,
@@ -21,26 +23,26 @@ enum slot {
     SLOT_K_B,
     SLOT_V_W,
     SLOT_V_B,
-    SLOT_QKV_W,       /* q, k, v in one matrix; the config says how they lie in it */
+    SLOT_QKV_W, /* q, k, v in one matrix; the config says how they lie in it */
     SLOT_QKV_B,
-    SLOT_Q_NORM,      /* per head */
+    SLOT_Q_NORM, /* per head */
     SLOT_K_NORM,
     SLOT_O_W,
     SLOT_O_B,
-    SLOT_POST1_W,     /* on the attention's output (sandwich) */
-    SLOT_NORM2_W,     /* before the MLP (after it in post-norm models) */
+    SLOT_POST1_W, /* on the attention's output (sandwich) */
+    SLOT_NORM2_W, /* before the MLP (after it in post-norm models) */
     SLOT_NORM2_B,
     SLOT_GATE_W,
     SLOT_UP_W,
     SLOT_UP_B,
-    SLOT_GATE_UP_W,   /* gate over up in one matrix */
+    SLOT_GATE_UP_W, /* gate over up in one matrix */
     SLOT_DOWN_W,
     SLOT_DOWN_B,
     SLOT_POST2_W,
     SLOT_LAYER_END,
     SLOT_EMBED = SLOT_LAYER_END,
     SLOT_POSITIONS,
-    SLOT_TYPES,       /* token types: row 0 is used */
+    SLOT_TYPES, /* token types: row 0 is used */
     SLOT_EMBED_NORM_W,
     SLOT_EMBED_NORM_B,
     SLOT_PROJECT_IN,
@@ -51,7 +53,7 @@ enum slot {
     SLOT_HEAD_DENSE_B,
     SLOT_HEAD_NORM_W,
     SLOT_HEAD_NORM_B,
-    SLOT_HEAD_W,       /* the vocabulary (absent when tied) or the labels */
+    SLOT_HEAD_W, /* the vocabulary (absent when tied) or the labels */
     SLOT_HEAD_B,
     SLOT_END,
 };
@@ -64,12 +66,12 @@ enum need {
     NEED_ALWAYS,
     NEED_ATTENTION_BIAS, /* config says so */
     NEED_MLP_BIAS,
-    NEED_UNTIED,         /* head with its own matrix */
+    NEED_UNTIED, /* head with its own matrix */
     NEED_QK_NORM,
     NEED_FINAL_NORM,
-    NEED_PROJECT,        /* embedding narrower than the layers */
+    NEED_PROJECT, /* embedding narrower than the layers */
     NEED_IF_THERE,
-    NEED_MASKED,         /* TASK_MASKED only */
+    NEED_MASKED, /* TASK_MASKED only */
     NEED_CLASSIFY,
     NEED_POSITIONS,
 };
@@ -82,14 +84,14 @@ struct arch_tensor {
 
 struct arch {
     const char *model_type;
-    const char *const *prefixes;           /* ends with NULL; the first under which the embedding is found */
-    const struct arch_tensor *tensors;     /* ends with name NULL */
+    const char *const *prefixes; /* ends with NULL; the first under which the embedding is found */
+    const struct arch_tensor *tensors; /* ends with name NULL */
     enum zo_norm norm;
     enum order order;
-    enum task task;                        /* encoders: by their architectures entry */
+    enum task task; /* encoders: by their architectures entry */
     bool gated;
-    bool transposed;                       /* matrices stored (in, out): Conv1D */
-    bool tied_default;                     /* what a missing tie_word_embeddings means */
+    bool transposed;   /* matrices stored (in, out): Conv1D */
+    bool tied_default; /* what a missing tie_word_embeddings means */
     /* Reads what is particular to this architecture; NULL: nothing. */
     enum err (*config)(struct zo_model *m, const json_t *root, struct err_why *why);
 };
@@ -104,26 +106,28 @@ struct rope {
 };
 
 struct config {
-    uint32_t vocab, d, layers, heads, kv_heads, head_dim, ffn, context, d_embed, n_labels, position_offset, types;
+    uint32_t vocab, d, layers, heads, kv_heads, head_dim, ffn, context, d_embed, n_labels,
+        position_offset, types;
     uint32_t rope_half;
-    uint32_t window;          /* 0: none */
-    uint8_t *layer_local;     /* [layers] 1: window and the local rope; NULL: all alike (window applies to all) */
-    struct rope rope[2];      /* 0 global, 1 local layers */
+    uint32_t window;      /* 0: none */
+    uint8_t *layer_local; /* [layers] 1: window and the local rope; NULL: all alike (window applies
+                             to all) */
+    struct rope rope[2];  /* 0 global, 1 local layers */
     enum zo_act act, head_act;
     enum order order;
     enum task task;
     float norm_eps, attention_scale, attention_cap, final_cap, embed_scale;
     bool tied, attention_bias, mlp_bias, qk_norm, final_norm, causal, positions;
-    bool qkv_by_head;         /* fused q, k, v lie head by head (NeoX), not one after the other */
-    uint32_t mask_id;         /* TASK_MASKED */
+    bool qkv_by_head; /* fused q, k, v lie head by head (NeoX), not one after the other */
+    uint32_t mask_id; /* TASK_MASKED */
 };
 
 /* A tensor in use. */
 struct param {
     const struct zo_ckpt_tensor *t; /* NULL: this model has none here */
-    int64_t state;                  /* its number in the bound state's rules, or -1: the checkpoint's values */
-    uint64_t rows, cols;            /* as stored; a vector is (n, 1) */
-    float *resident;                /* fast: float copy inside the model's `resident`; NULL: none */
+    int64_t state;       /* its number in the bound state's rules, or -1: the checkpoint's values */
+    uint64_t rows, cols; /* as stored; a vector is (n, 1) */
+    float *resident;     /* fast: float copy inside the model's `resident`; NULL: none */
 };
 
 struct zo_model {
@@ -131,13 +135,13 @@ struct zo_model {
     const struct arch *arch;
     struct config c;
     struct zo_ckpt ckpt;
-    bool *used;             /* [ckpt.n] */
-    struct param *layers;   /* [layers * SLOT_LAYER_END] */
+    bool *used;           /* [ckpt.n] */
+    struct param *layers; /* [layers * SLOT_LAYER_END] */
     struct param global[SLOT_END];
     const struct zo_state *state;
     float *resident;
     uint64_t resident_elements;
-    struct batch *batch;    /* scratch, grown and kept */
+    struct batch *batch; /* scratch, grown and kept */
 };
 
 static inline const struct param *layer_param(const struct zo_model *m, uint32_t layer, enum slot s)
@@ -152,22 +156,24 @@ static inline bool param_there(const struct param *p)
 
 /* config.c */
 NODISCARD enum err zo_config_read(struct zo_model *m, const char *dir, struct err_why *why);
-NODISCARD enum err zo_config_u32(const json_t *root, const char *key, uint32_t low, uint32_t high, uint32_t *out,
-                                 struct err_why *why); /* required */
+NODISCARD enum err zo_config_u32(const json_t *root, const char *key, uint32_t low, uint32_t high,
+                                 uint32_t *out, struct err_why *why); /* required */
 double zo_config_number(const json_t *root, const char *key, double otherwise);
 bool zo_config_bool(const json_t *root, const char *key, bool otherwise);
 uint32_t zo_config_u32_or(const json_t *root, const char *key, uint32_t otherwise);
-NODISCARD enum err zo_config_act(const json_t *root, const char *key, const char *otherwise, enum zo_act *out,
-                                 struct err_why *why);
-/* rope.c: inv_freq of `half` from the theta and scaling the config holds; which: 0 global, 1 local layers. */
-NODISCARD enum err zo_rope_config(struct zo_model *m, const json_t *root, int which, struct err_why *why);
+NODISCARD enum err zo_config_act(const json_t *root, const char *key, const char *otherwise,
+                                 enum zo_act *out, struct err_why *why);
+/* rope.c: inv_freq of `half` from the theta and scaling the config holds; which: 0 global, 1 local
+ * layers. */
+NODISCARD enum err zo_rope_config(struct zo_model *m, const json_t *root, int which,
+                                  struct err_why *why);
 NODISCARD enum err zo_rope_grow(struct zo_model *m, size_t n); /* tables for positions below n */
 
 /* weights.c */
 NODISCARD enum err zo_weights_find(struct zo_model *m, struct err_why *why);
 /* out <- elements first.. of p. */
-void zo_weights_read(const struct zo_model *m, const struct param *p, uint64_t first, float *out, size_t n,
-                     const struct zo_ops *ops);
+void zo_weights_read(const struct zo_model *m, const struct param *p, uint64_t first, float *out,
+                     size_t n, const struct zo_ops *ops);
 /* The float values of p if they lie in memory as they are; NULL: zo_weights_read is needed. */
 const float *zo_weights_direct(const struct param *p);
 

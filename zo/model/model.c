@@ -7,9 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ARENA_BYTES = 64 << 20, /* activations of one batch; a single longer pass takes what it needs */
-       LOAD_CHUNK = 65536,     /* elements one item converts */
-       LOAD_ITEMS = 128 };     /* items between two drops of the pages they read: 32 MB of F32 */
+enum {
+    ARENA_BYTES = 64 << 20, /* activations of one batch; a single longer pass takes what it needs */
+    LOAD_CHUNK = 65536,     /* elements one item converts */
+    LOAD_ITEMS = 128
+}; /* items between two drops of the pages they read: 32 MB of F32 */
 
 enum err zo_model_open(struct zo_model **m, const char *dir, struct err_why *why)
 {
@@ -17,7 +19,8 @@ enum err zo_model_open(struct zo_model **m, const char *dir, struct err_why *why
     if (!made)
         return err_set(why, ERR_NOMEM, "out of memory");
     made->batch = calloc(1, sizeof *made->batch);
-    enum err e = made->batch ? zo_config_read(made, dir, why) : err_set(why, ERR_NOMEM, "out of memory");
+    enum err e =
+        made->batch ? zo_config_read(made, dir, why) : err_set(why, ERR_NOMEM, "out of memory");
     if (e == ERR_OK)
         e = zo_ckpt_open(&made->ckpt, dir, why);
     if (e == ERR_OK)
@@ -108,7 +111,7 @@ struct load {
     struct zo_state *s;
     const struct zo_ckpt_tensor *t;
     uint32_t number;
-    uint64_t first;               /* element the items start from */
+    uint64_t first; /* element the items start from */
     enum err results[LOAD_ITEMS];
 };
 
@@ -121,7 +124,8 @@ static void load_item(void *ctx, size_t i, size_t worker)
     if (l->t->dtype == ZO_F64) {
         double *values = malloc(n * sizeof *values);
         if (values)
-            memcpy(values, (const uint8_t *)l->t->data + first * sizeof *values, n * sizeof *values);
+            memcpy(values, (const uint8_t *)l->t->data + first * sizeof *values,
+                   n * sizeof *values);
         l->results[i] = values ? zo_state_load_f64(l->s, l->number, first, values, n) : ERR_NOMEM;
         free(values);
         return;
@@ -133,13 +137,16 @@ static void load_item(void *ctx, size_t i, size_t worker)
     free(values);
 }
 
-static enum err load_tensor(const struct zo_model *m, struct zo_state *s, uint32_t number, struct zo_pool *pool,
-                            struct err_why *why)
+static enum err load_tensor(const struct zo_model *m, struct zo_state *s, uint32_t number,
+                            struct zo_pool *pool, struct err_why *why)
 {
     const struct zo_tensor *z = &s->rules->tensors[number];
     const struct zo_ckpt_tensor *t = zo_ckpt_find(&m->ckpt, z->name);
     if (!t || t->n_dims != z->n_dims || memcmp(t->dims, z->dims, z->n_dims * sizeof *z->dims) != 0)
-        return err_set(why, ERR_NOTFOUND, "the model has no tensor %s of the manifest's shape: wrong model for this run", z->name);
+        return err_set(
+            why, ERR_NOTFOUND,
+            "the model has no tensor %s of the manifest's shape: wrong model for this run",
+            z->name);
     struct load l = {.m = m, .s = s, .t = t, .number = number};
     enum err e = ERR_OK;
     for (; l.first < t->elements && e == ERR_OK; l.first += (uint64_t)LOAD_ITEMS * LOAD_CHUNK) {
@@ -151,11 +158,15 @@ static enum err load_tensor(const struct zo_model *m, struct zo_state *s, uint32
         zo_ckpt_drop_pages(&m->ckpt); /* peak memory: the state, not state and file */
     }
     if (e == ERR_RANGE)
-        return err_set(why, e, "tensor %s holds a value that is not finite or too large for the manifest's scale", z->name);
+        return err_set(
+            why, e,
+            "tensor %s holds a value that is not finite or too large for the manifest's scale",
+            z->name);
     return e == ERR_OK ? e : err_set(why, e, "tensor %s: %s", z->name, err_str(e));
 }
 
-enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struct zo_pool *pool, struct err_why *why)
+enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struct zo_pool *pool,
+                             struct err_why *why)
 {
     for (uint32_t i = 0; i < s->rules->n_tensors; i++)
         TRY(load_tensor(m, s, i, pool, why));
@@ -194,8 +205,11 @@ static enum err bind_params(struct zo_model *m, const struct zo_state *s, struct
         if (p->t && s) {
             const int64_t found = rules_find(s->rules, p->t->name);
             const struct zo_tensor *z = found >= 0 ? &s->rules->tensors[found] : NULL;
-            if (z && (z->n_dims != p->t->n_dims || memcmp(z->dims, p->t->dims, z->n_dims * sizeof *z->dims) != 0))
-                return err_set(why, ERR_RANGE, "tensor %s has another shape in the manifest than in the model", z->name);
+            if (z && (z->n_dims != p->t->n_dims ||
+                      memcmp(z->dims, p->t->dims, z->n_dims * sizeof *z->dims) != 0))
+                return err_set(why, ERR_RANGE,
+                               "tensor %s has another shape in the manifest than in the model",
+                               z->name);
         }
     for (size_t i = 0; (p = param_at(m, i)) != NULL; i++) {
         p->state = s && p->t ? rules_find(s->rules, p->t->name) : -1;
@@ -204,14 +218,16 @@ static enum err bind_params(struct zo_model *m, const struct zo_state *s, struct
     return ERR_OK;
 }
 
-/* Elements of the matrices whose floats a resident copy would hold: each tensor once, 16-element aligned. */
+/* Elements of the matrices whose floats a resident copy would hold: each tensor once, 16-element
+ * aligned. */
 static uint64_t resident_place(struct zo_model *m, float *base)
 {
     uint64_t at = 0;
     struct param *p;
     for (size_t i = 0; (p = param_at(m, i)) != NULL; i++) {
-        if (p->state < 0 || p->cols <= 1 || (i >= (size_t)m->c.layers * SLOT_LAYER_END && p == &m->global[SLOT_HEAD_W] &&
-                                             p->t == m->global[SLOT_EMBED].t))
+        if (p->state < 0 || p->cols <= 1 ||
+            (i >= (size_t)m->c.layers * SLOT_LAYER_END && p == &m->global[SLOT_HEAD_W] &&
+             p->t == m->global[SLOT_EMBED].t))
             continue;
         if (base)
             p->resident = base + at;
@@ -222,7 +238,8 @@ static uint64_t resident_place(struct zo_model *m, float *base)
     return at;
 }
 
-enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_memory memory, struct err_why *why)
+enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_memory memory,
+                       struct err_why *why)
 {
     TRY(bind_params(m, s, why));
     m->state = s;
@@ -231,7 +248,9 @@ enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_mem
     const uint64_t bytes = resident_place(m, NULL) * sizeof(float);
     if (memory == ZO_MEMORY_AUTO) { /* four times what it takes must be free right now */
         const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-        memory = pages > 0 && page > 0 && (uint64_t)pages * (uint64_t)page / 4 >= bytes ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN;
+        memory = pages > 0 && page > 0 && (uint64_t)pages * (uint64_t)page / 4 >= bytes
+                     ? ZO_MEMORY_FAST
+                     : ZO_MEMORY_LEAN;
     }
     if (memory != ZO_MEMORY_FAST || bytes == 0)
         return ERR_OK;
@@ -253,7 +272,8 @@ static void refresh_item(void *ctx, size_t i, size_t worker)
     const struct refresh *r = ctx;
     const uint64_t first = (uint64_t)i * LOAD_CHUNK, left = r->p.rows * r->p.cols - first;
     (void)worker;
-    zo_weights_read(r->m, &r->p, first, r->out + first, left < LOAD_CHUNK ? (size_t)left : LOAD_CHUNK,
+    zo_weights_read(r->m, &r->p, first, r->out + first,
+                    left < LOAD_CHUNK ? (size_t)left : LOAD_CHUNK,
                     zo_ops_pick(zo_kernels_name(zo_kernels_pick(NULL))));
 }
 
@@ -265,7 +285,8 @@ enum err zo_model_refresh(struct zo_model *m, struct zo_pool *pool)
             continue;
         struct refresh r = {.m = m, .p = *p, .out = p->resident};
         r.p.resident = NULL;
-        zo_pool_run(pool, (size_t)((p->rows * p->cols + LOAD_CHUNK - 1) / LOAD_CHUNK), refresh_item, &r);
+        zo_pool_run(pool, (size_t)((p->rows * p->cols + LOAD_CHUNK - 1) / LOAD_CHUNK), refresh_item,
+                    &r);
     }
     return ERR_OK;
 }
@@ -278,7 +299,8 @@ static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
     const bool classify = m->c.task == TASK_CLASSIFY;
     if (e->n_seqs == 0 || (p->eps != 0.0f && !m->state) || !isfinite(p->eps))
         return ERR_RANGE;
-    if (classify ? e->n_seqs != 1 || e->label < 0 || (uint32_t)e->label >= m->c.n_labels || e->seqs[0].n == 0
+    if (classify ? e->n_seqs != 1 || e->label < 0 || (uint32_t)e->label >= m->c.n_labels ||
+                       e->seqs[0].n == 0
                  : e->n_seqs > 1 && (e->label < 0 || (uint32_t)e->label >= e->n_seqs))
         return ERR_RANGE;
     for (uint32_t i = 0; i < e->n_seqs; i++) {
@@ -292,7 +314,8 @@ static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
     return ERR_OK;
 }
 
-static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool, bool every_row, float *logits)
+static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
+                        bool every_row, float *logits)
 {
     struct batch *b = m->batch;
     b->m = m;
@@ -304,8 +327,8 @@ static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct z
     b->logits = logits;
 }
 
-enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
-                         const struct zo_kernels *k, struct zo_pool *pool)
+enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n,
+                         struct zo_loss *out, const struct zo_kernels *k, struct zo_pool *pool)
 {
     for (size_t i = 0; i < n; i++)
         TRY(pass_check(m, &passes[i]));
@@ -326,12 +349,14 @@ enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_
     return ERR_OK;
 }
 
-enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool)
+enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out,
+                         struct zo_pool *pool)
 {
     if (n == 0 || n > m->c.context)
         return ERR_RANGE;
     struct zo_seq seq = {.n = (uint32_t)n, .ids = (uint32_t *)(uintptr_t)ids};
-    const struct zo_example e = {.n_seqs = 1, .seqs = &seq, .label = m->c.task == TASK_CLASSIFY ? 0 : -1};
+    const struct zo_example e = {
+        .n_seqs = 1, .seqs = &seq, .label = m->c.task == TASK_CLASSIFY ? 0 : -1};
     const struct zo_pass pass = {.example = &e};
     TRY(pass_check(m, &pass));
     batch_start(m, NULL, pool, true, out);

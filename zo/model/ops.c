@@ -10,7 +10,8 @@ const struct zo_ops *zo_ops_pick(const char *kernels_name)
     static const struct zo_ops *const all[] = {
         &zo_ops_ref,
 #if defined(__x86_64__)
-        &zo_ops_avx2, &zo_ops_avx512,
+        &zo_ops_avx2,
+        &zo_ops_avx512,
 #endif
     };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

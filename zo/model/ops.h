@@ -1,13 +1,25 @@
-/* zo/model/ops.h -- the forward pass's loops that are not matrix products: one table per instruction set (private to zo/model).
- * Plain C in ops_body.h, compiled once per variant; a variant differs from `ref` by rounding only. */
+/* zo/model/ops.h -- the forward pass's loops that are not matrix products: one table per
+ * instruction set (private to zo/model). Plain C in ops_body.h, compiled once per variant; a
+ * variant differs from `ref` by rounding only. */
 #ifndef ZO_MODEL_OPS_H
 #define ZO_MODEL_OPS_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum zo_act { ZO_ACT_SILU, ZO_ACT_GELU_ERF, ZO_ACT_GELU_TANH, ZO_ACT_RELU, ZO_ACT_QUICK_GELU, ZO_ACT_TANH };
-enum zo_norm { ZO_NORM_RMS, ZO_NORM_RMS_PLUS1, ZO_NORM_LAYER }; /* PLUS1: the weight is stored less one (Gemma) */
+enum zo_act {
+    ZO_ACT_SILU,
+    ZO_ACT_GELU_ERF,
+    ZO_ACT_GELU_TANH,
+    ZO_ACT_RELU,
+    ZO_ACT_QUICK_GELU,
+    ZO_ACT_TANH
+};
+enum zo_norm {
+    ZO_NORM_RMS,
+    ZO_NORM_RMS_PLUS1,
+    ZO_NORM_LAYER
+}; /* PLUS1: the weight is stored less one (Gemma) */
 
 struct zo_ops {
     const char *name;
@@ -16,8 +28,10 @@ struct zo_ops {
     float (*dot)(const float *a, const float *b, size_t n);
     /* y [n] <- (add ? y : 0) + (base ? base : 0) + s * a; a may be NULL when s is 0. */
     void (*axpy)(float *y, const float *base, float s, const float *a, size_t n, bool add);
-    void (*norm)(float *out, const float *x, const float *w, const float *b, size_t n, enum zo_norm kind, float eps);
-    void (*act)(float *x, const float *up, size_t n, enum zo_act kind); /* x <- act(x) * (up ? up : 1) */
+    void (*norm)(float *out, const float *x, const float *w, const float *b, size_t n,
+                 enum zo_norm kind, float eps);
+    void (*act)(float *x, const float *up, size_t n,
+                enum zo_act kind); /* x <- act(x) * (up ? up : 1) */
     void (*softmax)(float *x, size_t n);
     void (*softcap)(float *x, size_t n, float cap); /* cap * tanh(x / cap) */
     /* *max and *sum = sum of exp(x - max) of x [n] */

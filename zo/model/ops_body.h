@@ -1,6 +1,6 @@
-/* zo/model/ops_body.h -- the loops of ops.h.  Included once by each ops_<variant>.c, which defines OPS_NAME and is
- * compiled for its instruction set; `omp simd` lets the compiler reorder the sums, which -ffast-math would do
- * everywhere. */
+/* zo/model/ops_body.h -- the loops of ops.h.  Included once by each ops_<variant>.c, which defines
+ * OPS_NAME and is compiled for its instruction set; `omp simd` lets the compiler reorder the sums,
+ * which -ffast-math would do everywhere. */
 #include "zo/model/ops.h"
 
 #include <math.h>
@@ -10,7 +10,8 @@
 static inline float exp_fast(float x)
 {
     const float low = x < -87.0f ? -87.0f : x, y = low > 88.0f ? 88.0f : low;
-    const float t = y * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
+    const float t =
+        y * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
     const float n = t - 12582912.0f;
     const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -37,7 +38,9 @@ static inline float tanh_fast(float x)
 static inline float erf_fast(float x)
 {
     const float a = fabsf(x), t = 1.0f / (1.0f + 0.3275911f * a);
-    const float p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    const float p =
+        t * (0.254829592f +
+             t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
     const float y = 1.0f - p * exp_fast(-a * a);
     return x < 0.0f ? -y : y;
 }
@@ -58,7 +61,8 @@ static float op_dot(const float *a, const float *b, size_t n)
     return sum;
 }
 
-static void op_axpy(float *restrict y, const float *restrict base, float s, const float *restrict a, size_t n, bool add)
+static void op_axpy(float *restrict y, const float *restrict base, float s, const float *restrict a,
+                    size_t n, bool add)
 {
     if (!add && base)
         memcpy(y, base, n * sizeof *y);
@@ -76,7 +80,8 @@ static void op_axpy(float *restrict y, const float *restrict base, float s, cons
     }
 }
 
-static void op_norm(float *out, const float *x, const float *w, const float *b, size_t n, enum zo_norm kind, float eps)
+static void op_norm(float *out, const float *x, const float *w, const float *b, size_t n,
+                    enum zo_norm kind, float eps)
 {
     float mean = 0.0f, square = 0.0f;
     if (kind == ZO_NORM_LAYER) {
@@ -88,7 +93,8 @@ static void op_norm(float *out, const float *x, const float *w, const float *b, 
 #pragma omp simd reduction(+ : square)
     for (size_t i = 0; i < n; i++)
         square += (x[i] - mean) * (x[i] - mean);
-    const float scale = 1.0f / sqrtf(square / (float)n + eps), one = kind == ZO_NORM_RMS_PLUS1 ? 1.0f : 0.0f;
+    const float scale = 1.0f / sqrtf(square / (float)n + eps),
+                one = kind == ZO_NORM_RMS_PLUS1 ? 1.0f : 0.0f;
 #pragma omp simd
     for (size_t i = 0; i < n; i++)
         out[i] = (x[i] - mean) * scale * (w[i] + one);
@@ -99,13 +105,13 @@ static void op_norm(float *out, const float *x, const float *w, const float *b, 
     }
 }
 
-#define ACT_LOOP(expression)                                                                       \
-    do {                                                                                           \
-        _Pragma("omp simd") for (size_t i = 0; i < n; i++)                                         \
-        {                                                                                          \
-            const float v = x[i];                                                                  \
-            x[i] = (expression);                                                                   \
-        }                                                                                          \
+#define ACT_LOOP(expression)                               \
+    do {                                                   \
+        _Pragma("omp simd") for (size_t i = 0; i < n; i++) \
+        {                                                  \
+            const float v = x[i];                          \
+            x[i] = (expression);                           \
+        }                                                  \
     } while (0)
 
 static void op_act(float *restrict x, const float *restrict up, size_t n, enum zo_act kind)
@@ -184,7 +190,8 @@ static void op_max_sum(const float *x, size_t n, float *max, double *sum)
     *sum = total;
 }
 
-static void op_rope(float *restrict x, const float *restrict cos, const float *restrict sin, size_t half)
+static void op_rope(float *restrict x, const float *restrict cos, const float *restrict sin,
+                    size_t half)
 {
     float *restrict y = x + half;
 #pragma omp simd
