@@ -4,7 +4,7 @@
  *     bench_fold [--quick] [--threads N]        exit 0, 1 (a wrong digest, or a ratio below its
  * bound), 2 usage
  *
- * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 4 layers of a quarter of the
+ * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 8 layers of a third of the
  * width. Method: every figure is the median of rounds; the rounds of all figures alternate, so that
  * a busy neighbour hits all of them.  A round folds, the next subtracts; at the end every digest
  * must be the first one's. */
