@@ -213,6 +213,10 @@ void daemon_new_key(struct daemon *d, const char *reason)
 
 void daemon_own_behind(struct daemon *d, const struct net_action *a)
 {
+    if (!a->blame && net_gossip_own_closed(d->gossip)) {
+        d->dirty = true; /* the owner retracted this machine: a new key would only dodge that; status says "cut" */
+        return;
+    }
     if (!a->blame && d->own_sealed == 0 && daemon_now() - d->started_ns < adopt_ns) {
         peer_log(PEER_INFO, "own_feed", "seq=%llu reason=\"neighbours hold more of our own feed: going on from there\"",
                  (unsigned long long)a->seq);
