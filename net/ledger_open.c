@@ -289,6 +289,23 @@ static enum err note_bad(void *ctx, int64_t feed, int64_t from)
     return ERR_OK;
 }
 
+/* SQLite reads every page of every table; what it cannot follow shows here, not in the midst of a run. */
+static enum err structure_sound(struct net_ledger *l)
+{
+    sqlite3_stmt *s = NULL;
+    TRY(ledger_prepare(l, &s, "PRAGMA quick_check(1)"));
+    const int code = sqlite3_step(s);
+    enum err e = ERR_OK;
+    if (code != SQLITE_ROW) {
+        e = ledger_fail(l, "read");
+    } else if (strcmp((const char *)sqlite3_column_text(s, 0), "ok") != 0) {
+        e = ledger_fail(l, "read");
+        l->code = SQLITE_CORRUPT;
+    }
+    (void)sqlite3_finalize(s);
+    return e;
+}
+
 /* Every row is read once; what does not hold is deleted.  Own feed damaged: the claim goes too, so that the key rests. */
 static enum err mend(struct net_ledger *l)
 {
@@ -390,7 +407,11 @@ static enum err start_writing(struct net_ledger *l, struct err_why *why)
         return err_set(why, ERR_FORMAT, "%s was written by a newer onebyte (ledger version %lld): update this one", l->path,
                        (long long)version);
     if (e == ERR_OK)
-        TRY(same_run(l, why));
+        e = same_run(l, why);
+    if (e == ERR_FORMAT)
+        return e;
+    if (e == ERR_OK)
+        e = structure_sound(l);
     if (e == ERR_OK)
         e = mend(l);
     if (e != ERR_OK && damaged_file(l)) {
