@@ -153,6 +153,64 @@ static void choices_share_their_prompt(void **state)
     zo_dataset_free(d);
 }
 
+#define TURNS(template)                                                                            \
+    "{\"chat_template\":\"{% for m in messages %}" template "{% endfor %}{% if add_generation_prompt %}i{% endif %}\"}"
+
+static struct zo_tokenizer *open_chat(const char *config)
+{
+    write_bytes("tokenizer_config.json", config, strlen(config));
+    struct zo_tokenizer *t = open_json("{" VOCAB "}");
+    (void)unlink(in_dir("tokenizer_config.json"));
+    return t;
+}
+
+/* h = a user's turn, i = an answer, j = the end of a turn. */
+static void answers_count_in_conversations(void **state)
+{
+    (void)state;
+    struct zo_tokenizer *t = open_chat(TURNS("{{ 'i' if m.role == 'assistant' else 'h' }}{{ m.content }}j"));
+    const char *line = "{\"messages\":[{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"de\"},"
+                       "{\"role\":\"user\",\"content\":\"f\"},{\"role\":\"assistant\",\"content\":\"g\"}]}";
+    assert_one(line, t, 99, "8 3 10 9 *4 *5 *10 8 6 10 9 *7 *10", 0);
+    assert_one(line, t, 8, "8 *4 *5 *10 8 6 10 9", 5);
+    assert_one(line, t, 11, "8 9 *4 *5 *10 8 6 10 9 *7 *10", 2);
+    assert_one("{\"messages\":[{\"role\":\"system\",\"content\":\"ab\"},{\"role\":\"assistant\",\"content\":\"\"}]}", t, 99,
+               "8 11 10 9 *10", 0);
+    zo_tokenizer_free(t);
+}
+
+static void assert_chat_refused(const struct zo_tokenizer *t, const char *messages, const char *part)
+{
+    char line[512];
+    struct zo_dataset *d = NULL;
+    struct err_why why = {0};
+    (void)snprintf(line, sizeof line, "{\"messages\":%s}", messages);
+    write_bytes("data.jsonl", line, strlen(line));
+    assert_int_not_equal(zo_dataset_open(&d, in_dir("data.jsonl"), t, 99, &why), ERR_OK);
+    assert_null(d);
+    if (!strstr(why.text, part) || !strstr(why.text, "data.jsonl:1: "))
+        fail_msg("wanted \"%s\", got \"%s\"", part, why.text);
+}
+
+static void bad_conversations_are_named(void **state)
+{
+    (void)state;
+    const char *two = "[{\"role\":\"assistant\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"d\"}]";
+    assert_chat_refused(letters, two, "no chat template");
+    struct zo_tokenizer *t = open_chat(TURNS("i{{ m.content if loop.last }}"));
+    assert_chat_refused(t, two, "message 0");
+    assert_chat_refused(t, "[]", "\"messages\"");
+    assert_chat_refused(t, "[{\"role\":\"user\"}]", "message 0");
+    assert_chat_refused(t, "[{\"role\":\"user\",\"content\":\"a\"}]", "assistant");
+    zo_tokenizer_free(t);
+    t = open_chat(TURNS("{{ strftime_now('%Y') }}"));
+    assert_chat_refused(t, two, "clock");
+    zo_tokenizer_free(t);
+    t = open_chat(TURNS("{% include 'x' %}"));
+    assert_chat_refused(t, two, "include");
+    zo_tokenizer_free(t);
+}
+
 static void bad_lines_are_named(void **state)
 {
     (void)state;
@@ -251,6 +309,7 @@ int main(void)
         cmocka_unit_test(text_counts_all_but_the_first), cmocka_unit_test(completion_counts_alone),
         cmocka_unit_test(prompt_is_cut_on_its_left),     cmocka_unit_test(choices_share_their_prompt),
         cmocka_unit_test(bad_lines_are_named),           cmocka_unit_test(bad_files_are_named),
+        cmocka_unit_test(answers_count_in_conversations), cmocka_unit_test(bad_conversations_are_named),
         cmocka_unit_test(tinystories_token_counts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -17,7 +17,7 @@
 enum {
     TEMPLATE_BYTES_MAX = 1 << 20,  /* of the template itself: 40 times the longest known */
     TEMPLATE_DEPTH_MAX = 100,      /* nested tags or parentheses, and nested loops */
-    TEMPLATE_STEPS_MAX = 4000000,  /* nodes evaluated per rendering */
+    TEMPLATE_STEPS_MAX = 1000000,  /* nodes evaluated per rendering */
     TEMPLATE_OUTPUT_MAX = 1 << 26, /* bytes of one text */
     TEMPLATE_ITEMS_MAX = 1 << 20,  /* of one list */
 };

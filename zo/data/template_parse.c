@@ -450,7 +450,7 @@ static node_ptr parse_test(struct parser *p, node_ptr a)
     next(p);
     if (take_op(p, "("))
         parse_args(p, x);
-    else if (p->tok.kind == K_STRING || p->tok.kind == K_INT ||
+    else if (p->tok.kind == K_STRING || p->tok.kind == K_INT || is_op(p, "[") || is_op(p, "{") ||
              (p->tok.kind == K_NAME && !is_name(p, "and") && !is_name(p, "or") && !is_name(p, "else") &&
               !is_name(p, "if") && !is_name(p, "is") && !is_name(p, "not") && !is_name(p, "in")))
         add_child(p, x, parse_postfix(p), NULL);
@@ -838,8 +838,11 @@ static node_ptr parse_block(struct parser *p, const char *const *stops)
         add_child(p, block, x, NULL);
         p->stop = NULL;
     }
+    size_t last = 0; /* the stop tag that is always allowed stands last */
+    while (stops && stops[last + 1])
+        last++;
     if (stops)
-        fail(p, ERR_FORMAT, "missing tag", stops[0], strlen(stops[0]));
+        fail(p, ERR_FORMAT, "missing tag", stops[last], strlen(stops[last]));
     p->depth--;
     return block;
 }
