@@ -90,6 +90,17 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     net_link_cursor(g, l, name, i + 1, false);
 }
 
+/* Feeds we know already reach the new neighbour by its other links, or it will pull or graft them.  With few feeds it is
+ * cheaper to let the first duplicates find the shorter trees. */
+void net_link_begin(struct net_gossip *g, struct net_link *l)
+{
+    if (g->n_feeds <= LIMIT_FLOOD_FEEDS)
+        return;
+    for (uint32_t name = 0; name < g->n_feeds; name++)
+        if (memcmp(g->feeds[name]->machine, g->self, 32) != 0 && link_cover(g, l, name))
+            l->cursor[name] |= NET_LAZY;
+}
+
 bool net_lazy(const struct net_link *l, uint32_t name)
 {
     return name < l->n_cursor && l->cursor[name] & NET_LAZY;
@@ -100,11 +111,21 @@ bool net_lazy(const struct net_link *l, uint32_t name)
  * first arrivals (Leitao et al. 2007, "Epidemic broadcast trees"), and comparison repairs the tree where it breaks. */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from)
 {
-    const uint32_t n = g->feeds[name]->n;
+    const uint32_t n = g->feeds[name]->n, start = (uint32_t)(net_random(g) % LIMIT_LINKS);
+    const bool sparse = n == 1 && g->n_feeds > LIMIT_FLOOD_FEEDS;
+    uint32_t pushed = 0;
     ENSURE(n > 0);
-    for (uint32_t i = 0; i < g->n_links; i++)
-        if (g->links[i] != from && net_link_known(g->links[i], name) < n && !net_lazy(g->links[i], name))
-            net_push_segment(g, g->links[i], name, n - 1);
+    for (uint32_t k = 0; k < g->n_links; k++) {
+        struct net_link *l = g->links[(start + k) % g->n_links];
+        if (l == from || net_link_known(l, name) >= n || net_lazy(l, name))
+            continue;
+        if (sparse && pushed >= LIMIT_FLOOD_LINKS && link_cover(g, l, name)) {
+            l->cursor[name] |= NET_LAZY;
+            continue;
+        }
+        net_push_segment(g, l, name, n - 1);
+        pushed++;
+    }
 }
 
 void net_send_summary(struct net_gossip *g, struct net_link *l)
@@ -225,6 +246,7 @@ bool net_on_agree(struct net_gossip *g, struct net_link *l, const uint8_t *p, si
     net_tree_refresh(g);
     if (memcmp(p, g->tree.root, NET_TREE_BYTES) == 0) {
         all_known(g, l);
+        net_graft_orphans(g, l);
         l->equal = true;
         memcpy(l->root, p, NET_TREE_BYTES);
         g->count.summaries_equal++;

@@ -146,6 +146,7 @@ size_t net_hold_admission_of(const struct net_gossip *g, const uint8_t machine[3
 void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n, bool exact);
 uint32_t net_link_known(const struct net_link *l, uint32_t name); /* segments it holds or was sent */
 void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t i);
+void net_link_begin(struct net_gossip *g, struct net_link *l);
 bool net_lazy(const struct net_link *l, uint32_t name); /* the neighbour gets the feed from others */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from);
 void net_send_summary(struct net_gossip *g, struct net_link *l);
@@ -169,12 +170,14 @@ void net_search_start(struct net_gossip *g, struct net_link *l, const struct net
 void net_blame(struct net_gossip *g, struct net_link *l);
 void net_praise(struct net_link *l);
 void net_repair_forget(struct net_gossip *g, const struct net_link *l);
-void net_regraft(struct net_gossip *g, const struct net_link *gone);
+void net_regraft(struct net_gossip *g, uint32_t gone); /* the link of that id brings nothing any more */
+void net_graft_orphans(struct net_gossip *g, struct net_link *l);
 void net_repair_tick(struct net_gossip *g);
 uint64_t net_repair_next(const struct net_gossip *g);
 bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool named);
 bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
+bool net_on_graft(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool no_head);
 bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);

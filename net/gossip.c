@@ -207,6 +207,7 @@ enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t m
     l->tokens = 2 * (uint64_t)LIMIT_LINK_RATE;
     l->tokens_ns = g->now_ns;
     g->links[g->n_links++] = l;
+    net_link_begin(g, l);
     uint8_t hello[2 + LIMIT_ADDRESS_BYTES] = {WIRE_HELLO, WIRE_VERSION};
     const size_t n = strlen(g->listening);
     memcpy(hello + 2, g->listening, n);
@@ -222,9 +223,10 @@ static void forget(struct net_gossip *g, uint32_t i)
 {
     struct net_link *l = g->links[i];
     g->links[i] = g->links[--g->n_links];
+    const uint32_t id = l->id;
     net_repair_forget(g, l);
-    net_regraft(g, l);
     link_free(l);
+    net_regraft(g, id);
     const uint64_t soon = g->now_ns + net_random(g) % (NET_S / 2);
     g->summary_ns = g->summary_ns < soon ? g->summary_ns : soon;
 }
@@ -276,6 +278,8 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
         return net_on_control(g, l, p, n);
     case WIRE_PRUNE:
         return net_on_prune(g, l, p, n);
+    case WIRE_GRAFT:
+        return net_on_graft(g, l, p, n);
     case WIRE_ADDRESSES:
         return on_addresses(g, l, p, n);
     default:

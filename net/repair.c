@@ -465,25 +465,83 @@ void net_repair_forget(struct net_gossip *g, const struct net_link *l)
         }
 }
 
-/* Feeds that came by the link that went come by none now: ask for each of them on another, at best on one that does not
- * get it from us.  A pull also takes PRUNE back. */
-void net_regraft(struct net_gossip *g, const struct net_link *gone)
+/* ---- the trees: who brings us which feed ---- */
+
+struct grafts {
+    uint8_t frame[1 + WIRE_GRAFTS_MAX * 32];
+    uint32_t n;
+};
+
+static void graft_send(struct net_gossip *g, struct net_link *l, struct grafts *t)
 {
-    for (uint32_t name = 0; name < g->n_feeds; name++) {
-        struct net_feed *f = g->feeds[name];
-        if (f->source != gone->id)
-            continue;
-        f->source = NET_NOWHERE;
-        const uint32_t start = g->n_links ? (uint32_t)(net_random(g) % g->n_links) : 0;
-        struct net_link *best = NULL;
-        for (uint32_t k = 0; k < g->n_links; k++) {
-            struct net_link *l = g->links[(start + k) % g->n_links];
-            if (!best || (net_lazy(l, name) && !net_lazy(best, name)))
-                best = l;
-        }
-        if (best)
-            net_pull_start(g, best, f->machine);
+    t->frame[0] = WIRE_GRAFT;
+    if (t->n > 0)
+        net_send(g, l, t->frame, 1 + t->n * 32);
+    t->n = 0;
+}
+
+static void graft(struct net_gossip *g, struct net_link *l, struct grafts *t, struct net_feed *f)
+{
+    if (t->n == WIRE_GRAFTS_MAX)
+        graft_send(g, l, t);
+    memcpy(t->frame + 1 + 32 * t->n++, f->machine, 32);
+    f->source = l->id;
+}
+
+/* l holds what we hold: let it bring the feeds that nobody brings.  After a start that is all of them: said in one byte. */
+void net_graft_orphans(struct net_gossip *g, struct net_link *l)
+{
+    struct grafts t = {.frame = {WIRE_GRAFT}, .n = 0};
+    uint32_t orphans = 0;
+    for (uint32_t name = 0; name < g->n_feeds; name++)
+        orphans += g->feeds[name]->source == NET_NOWHERE;
+    if (orphans > 8 && orphans > g->n_feeds / 2) {
+        for (uint32_t name = 0; name < g->n_feeds; name++)
+            g->feeds[name]->source = g->feeds[name]->source == NET_NOWHERE ? l->id : g->feeds[name]->source;
+        net_send(g, l, t.frame, 1);
+        return;
     }
+    for (uint32_t name = 0; name < g->n_feeds; name++)
+        if (g->feeds[name]->source == NET_NOWHERE && memcmp(g->feeds[name]->machine, g->self, 32) != 0)
+            graft(g, l, &t, g->feeds[name]);
+    graft_send(g, l, &t);
+}
+
+/* Feeds that came by the link that went come by none now: another brings them, at best one that does not get them from us.
+ * If it does after all, the next comparison shows the lack, and the pull that follows grafts. */
+void net_regraft(struct net_gossip *g, uint32_t gone)
+{
+    for (uint32_t k = 0; k < g->n_links; k++) {
+        struct net_link *l = g->links[k];
+        struct grafts t = {.n = 0};
+        for (uint32_t name = 0; name < g->n_feeds; name++) {
+            struct net_feed *f = g->feeds[name];
+            const bool last = k + 1 == g->n_links;
+            if (f->source == gone && (last || (net_lazy(l, name) && net_random(g) % (g->n_links - k) == 0)))
+                graft(g, l, &t, f);
+        }
+        const bool any = t.n > 0;
+        graft_send(g, l, &t);
+        if (any)
+            l->more = true; /* and compare: something may have been lost with the link */
+    }
+    if (g->n_links == 0)
+        for (uint32_t name = 0; name < g->n_feeds; name++)
+            g->feeds[name]->source = NET_NOWHERE;
+}
+
+bool net_on_graft(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n)
+{
+    if (n % 32 != 0 || n / 32 > WIRE_GRAFTS_MAX)
+        return false;
+    for (uint32_t name = 0; n == 0 && name < l->n_cursor; name++)
+        l->cursor[name] &= ~(uint32_t)NET_LAZY;
+    for (size_t k = 0; k < n / 32; k++) {
+        uint32_t name;
+        if (net_table_find(g, p + 32 * k, &name) && name < l->n_cursor)
+            l->cursor[name] &= ~(uint32_t)NET_LAZY;
+    }
+    return true;
 }
 
 static void search_tick(struct net_gossip *g, struct net_link *l)

@@ -707,7 +707,7 @@ static void swarm_under_faults(void **state)
     (void)state;
     struct world_options o = {.seed = 11, .peers = 24, .degree = 3, .duration_ns = 90 * SECOND, .heal_ns = 120 * SECOND,
                               .seal_ns = 4 * SECOND, .segment_max = 40, .k = 1, .delay_ns = SECOND / 50, .jitter_ns = SECOND / 10,
-                              .loss = 65536 / 5, .doubled = 65536 / 4, .late = 65536 / 10, .partition = 32768, .nat = 20000};
+                              .loss = 65536 / 5, .doubled = 65536 / 4, .late = 65536 / 10, .partition = 32768, .nat = 20000, .rotate = 1024};
     struct world_result a, b;
     world_run(&o, &a);
     if (!a.ok)

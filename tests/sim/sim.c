@@ -32,10 +32,11 @@ static int swarm(uint32_t peers, uint64_t records, uint32_t segment, uint32_t de
     o.duration_ns = (uint64_t)(1.05 * segments / peers * (double)o.seal_ns) + UINT64_C(30000000000);
     world_run(&o, &r);
     printf("{\"peers\": %u, \"records\": %" PRIu64 ", \"segments\": %" PRIu64 ", \"virtual_s\": %.1f, \"wall_s\": %.1f, \"peak_mb\": %.0f, "
-           "\"frames\": %" PRIu64 ", \"bytes_per_peer_per_virtual_s\": %.0f, \"bytes_per_record_and_peer\": %.3f, \"duplicates_per_segment_and_peer\": %.3f, "
+           "\"frames\": %" PRIu64 ", \"bytes_per_peer_per_virtual_s\": %.0f, \"bytes_per_record_and_peer\": %.3f, \"second_half\": %.3f, \"duplicates_per_segment_and_peer\": %.3f, "
            "\"heal_s\": %.1f, \"p50_delays\": %.2f, \"p99_delays\": %.2f, \"max_delays\": %.2f, \"ok\": %s}\n",
            peers, r.records, r.segments, (double)r.virtual_ns * 1e-9, seconds() - start, peak_mb(), r.frames,
            (double)r.bytes / peers / ((double)r.virtual_ns * 1e-9), (double)r.bytes / peers / (double)r.records,
+           (double)r.late_bytes / peers / (double)(r.late_records + 1),
            (double)r.duplicates / peers / (double)r.segments, (double)r.heal_took_ns * 1e-9, (double)r.latency_p50_ns / 5e7,
            (double)r.latency_p99_ns / 5e7, (double)r.latency_max_ns / 5e7, r.ok ? "true" : "false");
     if (!r.ok)

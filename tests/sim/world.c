@@ -350,6 +350,7 @@ static void send_frame(struct world *w, uint32_t from, uint32_t link, const uint
     const uint32_t to = l->a == from ? l->b : l->a;
     w->r->frames++;
     w->r->bytes += n;
+    w->r->late_bytes += w->now >= w->o.duration_ns / 2 && !w->healing ? n : 0;
     if (blocked(w, from, to) || (w->o.loss && chance(w, w->o.loss)))
         return;
     struct frame *f =
@@ -630,6 +631,7 @@ static void seal(struct world *w, uint32_t i)
     w->sealed_records += s.count;
     w->r->segments++;
     w->r->records += s.count;
+    w->r->late_records += w->now >= w->o.duration_ns / 2 ? s.count : 0;
 }
 
 /* ---- neighbours ---- */
@@ -656,7 +658,7 @@ static void dial(struct world *w, uint32_t i)
             k++;
     }
     /* Now and then a neighbour is exchanged, as daemons do: a random graph of small degree can be in two parts. */
-    if (p->dialled == w->o.degree && chance(w, 1024))
+    if (p->dialled == w->o.degree && chance(w, w->o.rotate))
         for (uint32_t k = 0; k < p->n_links; k++)
             if (w->links[p->links[k]].a == i) {
                 link_close(w, p->links[k]);
@@ -989,6 +991,7 @@ void world_draw(struct world_options *o, uint64_t seed, uint32_t peers, uint64_t
     o->twins = OFTEN(2, 4);
     o->liars = OFTEN(2, peers / 5 + 1);
     o->nat = OFTEN(2, 60000);
+    o->rotate = 1024; /* always: a random graph of small degree can fall in two parts */
     o->sync = next(&s) % 4 == 0;
     o->invite = next(&s) % 3 == 0;
     o->tight = next(&s) % 3 == 0;

@@ -24,6 +24,7 @@ struct world_options {
     uint32_t retract;                                 /* of 65536, per minute, by the owner */
     uint32_t twins;                                   /* machines run by two peers at once */
     uint32_t liars;                                   /* peers whose frames are damaged or invented */
+    uint32_t rotate;                                  /* of 65536, per peer and 2 s: a neighbour is exchanged */
     uint32_t nat;                                     /* of 65536 peers that only dial out */
     bool sync, invite, tight; /* pace sync; admission by invite; a share cap that bites */
     bool measure;             /* times from sealed to folded */
@@ -37,6 +38,7 @@ struct world_result {
     uint64_t digest;          /* of everything: two runs of a seed must be equal */
     uint64_t latency_p50_ns, latency_p99_ns, latency_max_ns; /* sealed to folded, all other peers */
     uint64_t searches, forks, duplicates;
+    uint64_t late_bytes, late_records; /* of the second half of the faults' time */
 };
 
 /* Fault rates drawn from the seed, as tests and `sim` use them. */

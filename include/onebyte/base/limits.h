@@ -28,6 +28,8 @@ enum {
     LIMIT_ADDRESSES = 256,       /* listening addresses that we may tell neighbours */
     LIMIT_ADDRESS_BYTES = 64,    /* HOST:PORT */
     LIMIT_ADDRESSES_TOLD = 16,   /* in one frame */
+    LIMIT_FLOOD_FEEDS = 128,     /* up to so many feeds, a new link or feed floods until pruned: the shortest trees */
+    LIMIT_FLOOD_LINKS = 4,       /* beyond, a new feed's first segment goes to so many neighbours */
     LIMIT_ADMITTED = 65536,      /* signed admissions held */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
