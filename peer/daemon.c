@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -190,17 +190,34 @@ static enum err start_transport(struct daemon *d, struct err_why *why)
     return ERR_OK;
 }
 
+/* A handler and an eventfd, not a mask and a signalfd: BLAS starts threads before main, and one that does not block
+ * the signal would take it and end the process. */
+static int signal_event = -1;
+static volatile sig_atomic_t signal_number;
+
+static void on_signal(int number)
+{
+    const uint64_t one = 1;
+    const int saved = errno;
+    signal_number = number;
+    if (write(signal_event, &one, sizeof one) < 0)
+        signal_number = number; /* full: it is readable already */
+    errno = saved;
+}
+
 static enum err start_signals(struct daemon *d, struct err_why *why)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
-        return err_set(why, ERR_IO, "sigprocmask: %s", strerror(errno));
-    d->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    return d->signals >= 0 ? ERR_OK : err_set(why, ERR_IO, "signalfd: %s", strerror(errno));
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    if (signal_event < 0)
+        signal_event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); /* kept for the process's life: the handler is, too */
+    if (signal_event < 0)
+        return err_set(why, ERR_IO, "eventfd: %s", strerror(errno));
+    d->signals = signal_event;
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (sigaction(numbers[i], &act, NULL) != 0)
+            return err_set(why, ERR_IO, "sigaction: %s", strerror(errno));
+    return ERR_OK;
 }
 
 static enum err start_compute(struct daemon *d, struct err_why *why)
@@ -295,11 +312,12 @@ static void take_messages(struct daemon *d)
 
 static void take_signals(struct daemon *d)
 {
-    struct signalfd_siginfo s;
-    while (read(d->signals, &s, sizeof s) == (ssize_t)sizeof s) {
-        peer_log(PEER_INFO, "signal", "signal=%s", s.ssi_signo == SIGINT ? "INT" : s.ssi_signo == SIGTERM ? "TERM" : "HUP");
-        quit(d, PEER_END_STOPPED);
-    }
+    uint64_t count;
+    if (read(d->signals, &count, sizeof count) != (ssize_t)sizeof count)
+        return;
+    const int number = signal_number;
+    peer_log(PEER_INFO, "signal", "signal=%s", number == SIGINT ? "INT" : number == SIGTERM ? "TERM" : "HUP");
+    quit(d, PEER_END_STOPPED);
 }
 
 static void take_requests(struct daemon *d)
@@ -422,8 +440,6 @@ static void release(struct daemon *d)
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
     peer_donor_release(&d->donor);
-    if (d->signals >= 0)
-        close(d->signals);
 }
 
 enum peer_daemon_end peer_daemon_run(const struct peer_daemon_options *o, json_t **status, struct err_why *why)
