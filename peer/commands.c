@@ -13,6 +13,7 @@
     X(demo)              \
     X(eval)              \
     X(generate)          \
+    X(prepare)           \
     X(export)            \
     X(replay)            \
     X(log)               \

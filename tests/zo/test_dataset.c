@@ -123,6 +123,23 @@ static void completion_counts_alone(void **state)
     assert_one("{\"prompt\":\"\",\"completion\":\"cd\"}", letters, 99, "20 *3 *4", 0);
 }
 
+/* BERT and RoBERTa: the end token stays when a text is cut, and is not predicted; a text may have a class. */
+static void encoders(void **state)
+{
+    (void)state;
+    struct zo_tokenizer *t = open_json(
+        "{\"added_tokens\":[{\"id\":22,\"content\":\"<mask>\",\"special\":true}],\"model\":{\"type\":\"WordLevel\",\"vocab\":"
+        "{\"a\":1,\"b\":2,\"c\":3,\"d\":4}},\"pre_tokenizer\":{\"type\":\"Whitespace\"},"
+        "\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"<s>\",20],\"sep\":[\"</s>\",21]}}");
+    assert_one("{\"prompt\":\"a b\",\"completion\":\" c\"}", t, 99, "20 1 2 *3 21", 0);
+    struct zo_dataset *d = open_lines("{\"text\":\"a b c d\",\"label\":3}", t, 4);
+    assert_int_equal(zo_dataset_get(d, 0)->label, 3);
+    assert_int_equal(zo_dataset_get(d, 0)->n_cut, 2);
+    assert_seq(&zo_dataset_get(d, 0)->seqs[0], "20 *1 *2 *21");
+    zo_dataset_free(d);
+    zo_tokenizer_free(t);
+}
+
 static void prompt_is_cut_on_its_left(void **state)
 {
     (void)state;
@@ -307,6 +324,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_counts_all_but_the_first), cmocka_unit_test(completion_counts_alone),
+        cmocka_unit_test(encoders),
         cmocka_unit_test(prompt_is_cut_on_its_left),     cmocka_unit_test(choices_share_their_prompt),
         cmocka_unit_test(bad_lines_are_named),           cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(answers_count_in_conversations), cmocka_unit_test(bad_conversations_are_named),

@@ -73,22 +73,38 @@ static enum err seq_take(struct zo_seq *s, struct ids *ids, size_t counted_from)
     return ERR_OK;
 }
 
-static enum err read_text(const struct reader *r, struct zo_example *x, const json_t *text)
+/* Cuts a text at its end; what the post-processor puts after it ([SEP], </s>) stays. */
+static uint32_t cut_text(const struct reader *r, struct ids *ids)
+{
+    const size_t over = ids->n > r->length_max ? ids->n - r->length_max : 0;
+    const size_t after = r->t->post.after.n < r->length_max - 1 ? r->t->post.after.n : 0;
+    if (over)
+        memmove(ids->v + r->length_max - after, ids->v + ids->n - after, after * sizeof *ids->v);
+    ids->n -= over;
+    return (uint32_t)over;
+}
+
+/* A mask token tells an encoder: the end token is then no prediction of its own. */
+static size_t uncounted_end(const struct zo_tokenizer *t)
+{
+    const bool encoder = zo_vocab_id(&t->added.vocab, "[MASK]", 6) != VOCAB_NONE ||
+                         zo_vocab_id(&t->added.vocab, "<mask>", 6) != VOCAB_NONE;
+    return encoder ? t->post.after.n : 0;
+}
+
+static enum err read_text(const struct reader *r, struct zo_example *x, const json_t *text, const json_t *label)
 {
     struct ids ids = {0};
+    const json_int_t class = json_is_integer(label) ? json_integer_value(label) : -1;
     if (!json_is_string(text))
         return err_set(r->why, ERR_FORMAT, "\"text\" is not a string");
     TRY(encode(r, &ids, json_string_value(text), json_string_length(text), true));
     enum err e = ERR_OK;
-    uint32_t n_cut = 0;
     if (ids.n < 2)
         e = err_set(r->why, ERR_FORMAT, "\"text\" has fewer than two tokens: nothing to predict");
-    if (ids.n > r->length_max) {
-        n_cut = (uint32_t)(ids.n - r->length_max);
-        ids.n = r->length_max;
-    }
+    const uint32_t n_cut = cut_text(r, &ids);
     if (!e)
-        e = example_init(x, 1, -1);
+        e = example_init(x, 1, class >= 0 && class <= INT32_MAX ? (int32_t)class : -1);
     if (!e)
         e = seq_take(&x->seqs[0], &ids, 1);
     x->n_cut = n_cut;
@@ -156,6 +172,7 @@ static uint32_t cut(struct joined *j, size_t keep, size_t drop, size_t length_ma
 /* All completions lose the same prompt tokens, so that they still share their prompt. */
 static enum err cut_and_take(const struct reader *r, struct zo_example *x, struct joined *j)
 {
+    const size_t uncounted = uncounted_end(r->t);
     size_t keep = r->t->post.before.n, drop = 0, drop_max = SIZE_MAX;
     if (keep >= r->length_max - 1)
         keep = 0;
@@ -170,6 +187,11 @@ static enum err cut_and_take(const struct reader *r, struct zo_example *x, struc
     for (uint32_t i = 0; i < x->n_seqs; i++) {
         x->n_cut += cut(&j[i], keep, drop, r->length_max);
         TRY(seq_take(&x->seqs[i], &j[i].ids, j[i].n_prompt));
+        struct zo_seq *s = &x->seqs[i];
+        const struct ids *end = &r->t->post.after;
+        for (size_t k = 0; k < uncounted && s->n - k > j[i].n_prompt + 1; k++)
+            if (s->ids[s->n - 1 - k] == end->v[end->n - 1 - k]) /* unless it was cut off */
+                s->counted[s->n - 1 - k] = 0;
     }
     return ERR_OK;
 }
@@ -337,7 +359,7 @@ static enum err read_object(const struct reader *r, struct zo_example *x, const 
     if (messages)
         return read_messages(r, x, messages);
     if (text)
-        return read_text(r, x, text);
+        return read_text(r, x, text, zo_json_member(line, "label"));
     if (prompt)
         return read_prompt(r, x, line);
     return err_set(r->why, ERR_FORMAT,

@@ -1,6 +1,7 @@
 /* zo/dataset.h -- JSONL to tokenised examples: one JSON object per line, in one of four forms.
  *
- *   {"text": T}                              loss on every token but the first
+ *   {"text": T}                              loss on every token but the first; for a sequence classifier
+ *                                            {"text": T, "label": class}
  *   {"prompt": P, "completion": C}           loss on the completion only
  *   {"prompt": P, "choices": [C..], "label": i}   each choice is a completion of the same prompt; i counts from 0
  *   {"messages": [{"role", "content"}..]}    the model's chat template; loss on the assistant's turns
@@ -9,10 +10,12 @@
  *          joined as they stand (no space is put between them) and encoded *together*, so that the model sees
  *          the tokens it was trained on; the completion's tokens are those from the first one that differs from
  *          the prompt encoded alone (MeZO and lm-evaluation-harness encode together likewise).  A token that spans
- *          the border counts as completion; so does an end token that the post-processor adds.
+ *          the border counts as completion; so does an end token that the post-processor adds, but for encoders
+ *          (tokenizers with a mask token), which predict the completion alone.
  *          A conversation is rendered with the model's chat template and encoded without further special tokens; an
  *          assistant's turn is what the template writes for it after its prompt to answer (its end mark too).
- * Length   length_max: tokens per sequence (the model's context or less).  A text longer than that is cut at its end.  A
+ * Length   length_max: tokens per sequence (the model's context or less).  A text longer than that is cut at its end (before the
+ *          post-processor's last tokens).  A
  *          prompt is cut on its left, as MeZO does, after the post-processor's first tokens (a conversation: after its first token, up
  *          to the first answer); all choices lose
  *          the same number of tokens; only if the completion alone is too long is its end cut.  Both are counted.

@@ -16,7 +16,7 @@ struct zo_seq {
 struct zo_example {
     uint32_t n_seqs;
     struct zo_seq *seqs;
-    int32_t label;  /* -1 without choices */
+    int32_t label;  /* without choices -1, or the class of a text for a sequence classifier */
     uint32_t n_cut; /* tokens cut off because the text was longer than the context */
 };
 #endif
