@@ -1,13 +1,16 @@
-/* bench_wire: what a link costs: bytes on the wire per record, and memory per link; JSON lines on stdout.
+/* bench_wire: what a link costs: bytes on the wire per record, and memory per link; JSON lines on
+ * stdout.
  *
  *     bench_wire [--quick]        exit 0, 1 (a figure beyond its bound), 2 usage
  *
- * Bytes: two transports over loopback; one pushes segments as gossip does (type and name of the feed, 5 bytes, then the segment),
- * spaced so that TCP's delayed acknowledgements fall as they do at one segment a second.
- *   tcp_payload   bytes that the kernel counts as TCP payload, per record: ZMTP, CURVE, frame, segment, and the idle link's pings
- *   loopback      bytes on the interface per record: TCP, IP and Ethernet headers and acknowledgements too (smallest of the rounds:
- *                 other programs use the interface as well); issue 6 asks for <= 2.2 at 256 records, <= 1.7 at 1024
- * Memory: a child process dials with 32 identities; the listener's resident memory per link after 20 frames each way. */
+ * Bytes: two transports over loopback; one pushes segments as gossip does (type and name of the
+ * feed, 5 bytes, then the segment), spaced so that TCP's delayed acknowledgements fall as they do
+ * at one segment a second. tcp_payload   bytes that the kernel counts as TCP payload, per record:
+ * ZMTP, CURVE, frame, segment, and the idle link's pings loopback      bytes on the interface per
+ * record: TCP, IP and Ethernet headers and acknowledgements too (smallest of the rounds: other
+ * programs use the interface as well); issue 6 asks for <= 2.2 at 256 records, <= 1.7 at 1024
+ * Memory: a child process dials with 32 identities; the listener's resident memory per link after
+ * 20 frames each way. */
 #include <onebyte/net/segment.h>
 #include <onebyte/net/transport.h>
 #include <signal.h>
@@ -25,7 +28,7 @@ struct end {
     unsigned ups, frames;
 };
 
-static const uint8_t run_id[32] = { 42 };
+static const uint8_t run_id[32] = {42};
 
 static void die(const char *what)
 {
@@ -42,11 +45,11 @@ static double now_s(void)
 
 static void start(struct end *e, const char *listen)
 {
-    struct err_why why = { "" };
+    struct err_why why = {""};
     memset(e, 0, sizeof *e);
     if (net_identity_new(&e->id) != ERR_OK)
         die("no memory");
-    struct net_transport_options o = { .identity = &e->id, .listen = listen };
+    struct net_transport_options o = {.identity = &e->id, .listen = listen};
     memcpy(o.run_id, run_id, 32);
     if (net_transport_new(&e->t, &o, &why) != ERR_OK)
         die(why.text);
@@ -129,7 +132,8 @@ static bool bytes_per_record(struct end *a, struct end *b, size_t count, int seg
     net_transport_traffic(a->t, &after);
     const double payload = (double)(after.received - before.received) / (3 * records);
     const bool ok = bound <= 0 || best < 0 || best <= bound;
-    printf("{\"bench\": \"wire\", \"records_per_segment\": %zu, \"segment_bytes\": %zu, \"tcp_payload_per_record\": %.4f, "
+    printf("{\"bench\": \"wire\", \"records_per_segment\": %zu, \"segment_bytes\": %zu, "
+           "\"tcp_payload_per_record\": %.4f, "
            "\"loopback_per_record\": %.4f, \"bound\": %.2f, \"ok\": %s}\n",
            count, n - PUSH_HEAD, payload, best, bound, ok ? "true" : "false");
     fflush(stdout);
@@ -141,7 +145,7 @@ static bool bytes_on_the_wire(bool quick)
     static const struct {
         size_t count;
         double bound;
-    } sizes[] = { { 8, 0 }, { 16, 0 }, { 32, 0 }, { 64, 0 }, { 128, 0 }, { 256, 2.2 }, { 512, 0 }, { 1024, 1.7 } };
+    } sizes[] = {{8, 0}, {16, 0}, {32, 0}, {64, 0}, {128, 0}, {256, 2.2}, {512, 0}, {1024, 1.7}};
     struct end a, b;
     bool ok = true;
     start(&a, "127.0.0.1:0");
@@ -172,7 +176,7 @@ static void dial_from_child(const char *address)
 {
     static struct end ends[LINKS];
     static const uint8_t frame[1000];
-    unsigned sent[LINKS] = { 0 };
+    unsigned sent[LINKS] = {0};
     for (int i = 0; i < LINKS; i++) {
         start(&ends[i], NULL);
         if (net_transport_dial(ends[i].t, address, NULL) != ERR_OK)
@@ -181,7 +185,8 @@ static void dial_from_child(const char *address)
     for (;;)
         for (int i = 0; i < LINKS; i++)
             if (take(&ends[i], 1, 0, 1) && sent[i] < 20)
-                sent[i] += net_transport_send(ends[i].t, ends[i].link, frame, sizeof frame) == ERR_OK;
+                sent[i] +=
+                    net_transport_send(ends[i].t, ends[i].link, frame, sizeof frame) == ERR_OK;
 }
 
 static bool memory_per_link(void)
@@ -221,8 +226,9 @@ static bool memory_per_link(void)
     kill(child, SIGKILL);
     (void)waitpid(child, NULL, 0);
     stop(&a);
-    printf("{\"bench\": \"link_memory\", \"links\": %d, \"kb_per_link\": %.1f, \"bound\": %d, \"ok\": %s}\n", LINKS, kb, BOUND_KB,
-           kb <= BOUND_KB ? "true" : "false");
+    printf("{\"bench\": \"link_memory\", \"links\": %d, \"kb_per_link\": %.1f, \"bound\": %d, "
+           "\"ok\": %s}\n",
+           LINKS, kb, BOUND_KB, kb <= BOUND_KB ? "true" : "false");
     return kb <= BOUND_KB;
 }
 

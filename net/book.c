@@ -8,7 +8,7 @@ enum { VERSION = 1, WAIT_S = 60, WAIT_S_MAX = 86400, ENTRY_FIXED = 1 + 1 + 8 + 8
 struct entry {
     char address[LIMIT_ADDRESS_BYTES + 1], teller[LIMIT_ADDRESS_BYTES + 1], group[64];
     bool tried;
-    uint8_t failures;         /* in a row; saturates */
+    uint8_t failures;          /* in a row; saturates */
     int64_t last_ok, last_try; /* unix seconds; 0: never */
 };
 
@@ -33,10 +33,11 @@ void net_book_free(struct net_book *b)
 /* An address somebody could be reached at; its group. */
 static bool usable(const char *address, char group[64])
 {
-    static const char *const nowhere[] = { "*", "0.0.0.0", "::" };
+    static const char *const nowhere[] = {"*", "0.0.0.0", "::"};
     char host[64];
     uint16_t port;
-    if (strlen(address) > LIMIT_ADDRESS_BYTES || net_address_split(host, &port, address, NULL) != ERR_OK || port == 0)
+    if (strlen(address) > LIMIT_ADDRESS_BYTES ||
+        net_address_split(host, &port, address, NULL) != ERR_OK || port == 0)
         return false;
     for (size_t i = 0; i < ARRAY_LEN(nowhere); i++)
         if (strcmp(host, nowhere[i]) == 0)
@@ -61,7 +62,8 @@ static void drop(struct net_book *b, struct entry *e)
 
 /* ---- making room ---- */
 
-/* Of equals the larger goes: a fixed mix of the word and the place, so that nobody can arrange who stays. */
+/* Of equals the larger goes: a fixed mix of the word and the place, so that nobody can arrange who
+ * stays. */
 static uint64_t lot(uint64_t rnd, size_t i)
 {
     uint64_t x = rnd + 0x9E3779B97F4A7C15u * (i + 1); /* splitmix64 */
@@ -78,15 +80,18 @@ static bool goes_before(const struct entry *x, const struct entry *y)
     return x->tried && x->last_ok < y->last_ok;
 }
 
-/* The one to go among the entries of a table (and group, and teller, when given); *n <- how many there are. */
-static struct entry *worst(struct net_book *b, bool tried, const char *group, const char *teller, uint64_t rnd, size_t *n)
+/* The one to go among the entries of a table (and group, and teller, when given); *n <- how many
+ * there are. */
+static struct entry *worst(struct net_book *b, bool tried, const char *group, const char *teller,
+                           uint64_t rnd, size_t *n)
 {
     struct entry *out = NULL;
     uint64_t out_lot = 0;
     *n = 0;
     for (size_t i = 0; i < b->n; i++) {
         struct entry *e = &b->at[i];
-        if (e->tried != tried || (group && strcmp(e->group, group) != 0) || (teller && strcmp(e->teller, teller) != 0))
+        if (e->tried != tried || (group && strcmp(e->group, group) != 0) ||
+            (teller && strcmp(e->teller, teller) != 0))
             continue;
         const uint64_t l = lot(rnd, i);
         *n += 1;
@@ -98,32 +103,36 @@ static struct entry *worst(struct net_book *b, bool tried, const char *group, co
     return out;
 }
 
-/* Room in `new` for one more of group and teller.  Over its group's or teller's share a newcomer replaces one of the same. */
+/* Room in `new` for one more of group and teller.  Over its group's or teller's share a newcomer
+ * replaces one of the same. */
 static bool room_in_new(struct net_book *b, const char *group, const char *teller, uint64_t rnd)
 {
     const struct {
         const char *group, *teller;
         size_t limit;
-    } shares[] = { { group, NULL, LIMIT_BOOK_GROUP }, { NULL, teller, LIMIT_BOOK_TELLER }, { NULL, NULL, LIMIT_BOOK_NEW } };
+    } shares[] = {{group, NULL, LIMIT_BOOK_GROUP},
+                  {NULL, teller, LIMIT_BOOK_TELLER},
+                  {NULL, NULL, LIMIT_BOOK_NEW}};
     for (size_t i = 0; i < ARRAY_LEN(shares); i++) {
         size_t n;
         struct entry *e = worst(b, false, shares[i].group, shares[i].teller, rnd, &n);
         if (n < shares[i].limit)
             continue;
         if (e->failures == 0 && (lot(rnd, i) & 3) != 0)
-            return false; /* mostly the ones we have stay: repeating a claim must not wash them out */
+            return false; /* mostly the old ones stay: repeated claims must not wash them out */
         drop(b, e);
     }
     return true;
 }
 
-/* Room in `tried` for one more of group: only at the cost of one that stopped working (test before evict). */
+/* Room in `tried` for one more of group: only at the cost of one that stopped working (test before
+ * evict). */
 static bool room_in_tried(struct net_book *b, const char *group, uint64_t rnd)
 {
     const struct {
         const char *group;
         size_t limit;
-    } shares[] = { { group, LIMIT_BOOK_GROUP }, { NULL, LIMIT_BOOK_TRIED } };
+    } shares[] = {{group, LIMIT_BOOK_GROUP}, {NULL, LIMIT_BOOK_TRIED}};
     for (size_t i = 0; i < ARRAY_LEN(shares); i++) {
         size_t n;
         struct entry *e = worst(b, true, shares[i].group, NULL, rnd, &n);
@@ -138,7 +147,8 @@ static bool room_in_tried(struct net_book *b, const char *group, uint64_t rnd)
 
 /* ---- what happened ---- */
 
-static struct entry *add(struct net_book *b, const char *address, const char *group, const char *teller)
+static struct entry *add(struct net_book *b, const char *address, const char *group,
+                         const char *teller)
 {
     ENSURE(b->n < ARRAY_LEN(b->at));
     struct entry *e = &b->at[b->n++];
@@ -149,7 +159,8 @@ static struct entry *add(struct net_book *b, const char *address, const char *gr
     return e;
 }
 
-void net_book_heard(struct net_book *b, const char *address, const char *teller, int64_t unix_s, uint64_t rnd)
+void net_book_heard(struct net_book *b, const char *address, const char *teller, int64_t unix_s,
+                    uint64_t rnd)
 {
     char group[64], told_by[LIMIT_ADDRESS_BYTES + 1];
     (void)unix_s; /* hearsay has no date: repeating it must not make it look better */
@@ -229,9 +240,11 @@ static bool group_listed(const char *group, char (*groups)[64], size_t n)
     return false;
 }
 
-/* A random entry of the table that may be dialled now, from a group not in groups[n] where asked; NULL: none. */
-static const struct entry *draw(const struct net_book *b, bool tried, char (*groups)[64], size_t n, bool other_group,
-                                const char *const *busy, size_t n_busy, int64_t unix_s, uint64_t rnd)
+/* A random entry of the table that may be dialled now, from a group not in groups[n] where asked;
+ * NULL: none. */
+static const struct entry *draw(const struct net_book *b, bool tried, char (*groups)[64], size_t n,
+                                bool other_group, const char *const *busy, size_t n_busy,
+                                int64_t unix_s, uint64_t rnd)
 {
     const struct entry *out = NULL;
     uint64_t best = 0;
@@ -249,8 +262,8 @@ static const struct entry *draw(const struct net_book *b, bool tried, char (*gro
     return out;
 }
 
-bool net_book_next(const struct net_book *b, char address[LIMIT_ADDRESS_BYTES + 1], const char *const *busy, size_t n_busy,
-                   int64_t unix_s, uint64_t rnd)
+bool net_book_next(const struct net_book *b, char address[LIMIT_ADDRESS_BYTES + 1],
+                   const char *const *busy, size_t n_busy, int64_t unix_s, uint64_t rnd)
 {
     char groups[LIMIT_DIALS + LIMIT_LINKS][64]; /* of the busy ones, repeated as they come */
     size_t n_groups = 0, largest = 0;
@@ -264,7 +277,8 @@ bool net_book_next(const struct net_book *b, char address[LIMIT_ADDRESS_BYTES + 
     }
     const bool tried_first = (rnd & 3) != 0, wants_other = n_groups > 0 && 2 * largest >= n_groups;
     for (int strict = wants_other; strict >= 0; strict--) {
-        const struct entry *e = draw(b, tried_first, groups, n_groups, strict, busy, n_busy, unix_s, rnd);
+        const struct entry *e =
+            draw(b, tried_first, groups, n_groups, strict, busy, n_busy, unix_s, rnd);
         if (!e)
             e = draw(b, !tried_first, groups, n_groups, strict, busy, n_busy, unix_s, rnd);
         if (e) {
@@ -277,7 +291,7 @@ bool net_book_next(const struct net_book *b, char address[LIMIT_ADDRESS_BYTES + 
 
 size_t net_book_good(const struct net_book *b, char (*out)[LIMIT_ADDRESS_BYTES + 1], size_t n_max)
 {
-    const struct entry *best[LIMIT_BOOK_TRIED];
+    const struct entry *best[LIMIT_BOOK_TRIED] = {NULL};
     size_t n = 0;
     for (size_t i = 0; i < b->n; i++) {
         const struct entry *e = &b->at[i];
@@ -306,7 +320,8 @@ static size_t put_text(uint8_t *out, const char *text)
 {
     const size_t n = strlen(text);
     out[0] = (uint8_t)n;
-    memcpy(out + 1, text, n);
+    for (size_t i = 0; i < n; i++) /* without its NUL */
+        out[1 + i] = (uint8_t)text[i];
     return 1 + n;
 }
 
@@ -347,10 +362,12 @@ static bool load_entry(struct net_book *b, const uint8_t *in, size_t n, size_t *
         return false;
     const uint8_t *fixed = in + *at;
     *at += ENTRY_FIXED;
-    if (!get_text(address, in, n, at) || !get_text(teller, in, n, at) || !usable(address, group) || find(b, address))
+    if (!get_text(address, in, n, at) || !get_text(teller, in, n, at) || !usable(address, group) ||
+        find(b, address))
         return false;
     const bool tried = fixed[0] == 1;
-    if (bytes_get_le(fixed + 2, 8) > INT64_MAX || bytes_get_le(fixed + 10, 8) > INT64_MAX) /* before 1970 */
+    if (bytes_get_le(fixed + 2, 8) > INT64_MAX ||
+        bytes_get_le(fixed + 10, 8) > INT64_MAX) /* before 1970 */
         return false;
     if (tried ? b->n_tried == LIMIT_BOOK_TRIED : b->n - b->n_tried == LIMIT_BOOK_NEW)
         return false;

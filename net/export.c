@@ -1,4 +1,5 @@
-/* The portable ledger file: layout in net/ledger.h.  Parsed from a stream, every length checked before it is used. */
+/* The portable ledger file: layout in net/ledger.h.  Parsed from a stream, every length checked
+ * before it is used. */
 #include <onebyte/net/ledger.h>
 #include "net/ledger_db.h"
 #include <onebyte/base/bytes.h>
@@ -10,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char magic[16] = { 'o', 'n', 'e', 'b', 'y', 't', 'e', '/', '1', ' ', 'l', 'e', 'd', 'g', 'e', 'r' };
+static const char magic[16] = {'o', 'n', 'e', 'b', 'y', 't', 'e', '/',
+                               '1', ' ', 'l', 'e', 'd', 'g', 'e', 'r'};
 enum { ROW_END = 0, ROW_FEED = 1, ROW_SEGMENT = 2, ROW_CONTROL = 3 };
 
 /* A file and the hash of what went through it so far. */
@@ -43,7 +45,8 @@ static void put_number(struct stream *s, uint64_t v, size_t n)
     put(s, b, n);
 }
 
-static bool put_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool put_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                        int64_t unix_ms)
 {
     struct writer *w = ctx;
     if (!w->started || memcmp(w->machine, machine, 32) != 0) {
@@ -89,7 +92,7 @@ static enum err write_all(struct net_ledger *l, struct writer *w)
 
 enum err net_ledger_export(struct net_ledger *l, const char *path, struct err_why *why)
 {
-    struct writer w = { .started = false };
+    struct writer w = {.started = false};
     const size_t room = strlen(path) + 16;
     char *beside = malloc(room);
     if (!beside)
@@ -115,7 +118,8 @@ enum err net_ledger_export(struct net_ledger *l, const char *path, struct err_wh
         reason = errno;
     }
     if (e == ERR_OK && w.s.failed)
-        e = err_set(why, ERR_IO, "cannot write %s: %s", path, reason ? strerror(reason) : "the disk refused it");
+        e = err_set(why, ERR_IO, "cannot write %s: %s", path,
+                    reason ? strerror(reason) : "the disk refused it");
     if (e != ERR_OK)
         (void)unlink(beside);
     free(beside);
@@ -129,7 +133,7 @@ struct reader {
     net_ledger_row *row;
     net_ledger_control_row *control;
     void *ctx;
-    uint8_t *frame; /* [LIMIT_CONTROL_BYTES] */
+    uint8_t *frame;   /* [LIMIT_CONTROL_BYTES] */
     const char *what; /* is wrong */
     uint8_t machine[32];
     bool started, stopped, feed_has_rows;
@@ -219,8 +223,8 @@ static bool get_end(struct reader *r)
     (void)crypto_generichash_final(&r->s.hash, want, sizeof want);
     if (fread(hash, 1, sizeof hash, r->s.file) != sizeof hash)
         return wrong(r, "it is cut short");
-    if (memcmp(hash, want, sizeof hash) != 0 || segments != r->segments || controls != r->controls ||
-        (r->started && !r->feed_has_rows))
+    if (memcmp(hash, want, sizeof hash) != 0 || segments != r->segments ||
+        controls != r->controls || (r->started && !r->feed_has_rows))
         return wrong(r, "its checksum does not match: it was changed or damaged");
     if (fgetc(r->s.file) != EOF)
         return wrong(r, "something follows its end");
@@ -244,8 +248,11 @@ static bool read_all(struct reader *r, uint8_t run_id[32])
     do {
         if (!get_number(r, &kind, 1))
             return false;
-        const bool ok = kind == ROW_FEED ? get_feed(r) : kind == ROW_SEGMENT ? get_segment(r) : kind == ROW_CONTROL ? get_control(r)
-                        : kind == ROW_END ? get_end(r) : wrong(r, "a row has an unknown kind");
+        const bool ok = kind == ROW_FEED      ? get_feed(r)
+                        : kind == ROW_SEGMENT ? get_segment(r)
+                        : kind == ROW_CONTROL ? get_control(r)
+                        : kind == ROW_END     ? get_end(r)
+                                              : wrong(r, "a row has an unknown kind");
         if (!ok)
             return false;
     } while (kind != ROW_END && !r->stopped);
@@ -253,10 +260,11 @@ static bool read_all(struct reader *r, uint8_t run_id[32])
 }
 
 /* The file is open; separate, so that the fuzzer can hand in memory. */
-static enum err import_stream(FILE *file, const char *name, const uint8_t *run_id, uint8_t *run_id_out, net_ledger_row *row,
+static enum err import_stream(FILE *file, const char *name, const uint8_t *run_id,
+                              uint8_t *run_id_out, net_ledger_row *row,
                               net_ledger_control_row *control, void *ctx, struct err_why *why)
 {
-    struct reader r = { .s.file = file, .ctx = ctx };
+    struct reader r = {.s.file = file, .ctx = ctx};
     uint8_t run[32];
     r.frame = malloc(LIMIT_CONTROL_BYTES);
     if (!r.frame)
@@ -265,12 +273,14 @@ static enum err import_stream(FILE *file, const char *name, const uint8_t *run_i
     if (!read_all(&r, run)) /* nobody is told anything before all of it held */
         e = err_set(why, ERR_FORMAT, "%s is not a sound ledger file: %s", name, r.what);
     else if (run_id && memcmp(run, run_id, 32) != 0)
-        e = err_set(why, ERR_FORMAT, "%s is the ledger of another run: give the manifest it was made for", name);
+        e = err_set(why, ERR_FORMAT,
+                    "%s is the ledger of another run: give the manifest it was made for", name);
     if (e == ERR_OK && (row || control)) {
         r.row = row;
         r.control = control;
         if (fseek(file, 0, SEEK_SET) != 0 || !read_all(&r, run))
-            e = err_set(why, ERR_IO, "%s changed while it was read: %s", name, r.what ? r.what : "it cannot be read twice");
+            e = err_set(why, ERR_IO, "%s changed while it was read: %s", name,
+                        r.what ? r.what : "it cannot be read twice");
     }
     if (e == ERR_OK && run_id_out)
         memcpy(run_id_out, run, 32);
@@ -278,12 +288,14 @@ static enum err import_stream(FILE *file, const char *name, const uint8_t *run_i
     return e;
 }
 
-enum err net_ledger_import(const char *path, const uint8_t *run_id, uint8_t *run_id_out, net_ledger_row *row,
-                           net_ledger_control_row *control, void *ctx, struct err_why *why)
+enum err net_ledger_import(const char *path, const uint8_t *run_id, uint8_t *run_id_out,
+                           net_ledger_row *row, net_ledger_control_row *control, void *ctx,
+                           struct err_why *why)
 {
     FILE *file = fopen(path, "rbe");
     if (!file)
-        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot read %s: %s", path, strerror(errno));
+        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot read %s: %s", path,
+                       strerror(errno));
     const enum err e = import_stream(file, path, run_id, run_id_out, row, control, ctx, why);
     (void)fclose(file);
     return e;

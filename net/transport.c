@@ -1,4 +1,5 @@
-/* Public calls and the poll loop: ZeroMQ's sockets, the caller's descriptors and the timers, in one thread. */
+/* Public calls and the poll loop: ZeroMQ's sockets, the caller's descriptors and the timers, in one
+ * thread. */
 #include <onebyte/net/transport.h>
 #include "net/transport_private.h"
 #include <errno.h>
@@ -7,17 +8,20 @@
 #include <time.h>
 
 enum {
-    TICK_MS = 250,       /* upkeep of proved links */
-    TICK_FAST_MS = 50,   /* while somebody is on probation: few bytes, few milliseconds */
-    GONE_MS = 20,        /* between a lost connection and its LINK_DOWN: its last messages are still on their way inside ZeroMQ */
-    IN_ROW = 32,         /* frames handed out before the caller's descriptors are looked at again */
-    PAUSE_MS = 15000,    /* a longer gap between two polls: the machine slept, or the process was stopped */
-    GRACE_MS = 10000,    /* for links to speak after it */
+    TICK_MS = 250,     /* upkeep of proved links */
+    TICK_FAST_MS = 50, /* while somebody is on probation: few bytes, few milliseconds */
+    GONE_MS = 20, /* between a lost connection and its LINK_DOWN: its last messages are still on
+                     their way inside ZeroMQ */
+    IN_ROW = 32,  /* frames handed out before the caller's descriptors are looked at again */
+    PAUSE_MS =
+        15000, /* a longer gap between two polls: the machine slept, or the process was stopped */
+    GRACE_MS = 10000, /* for links to speak after it */
 };
 
 /* ---- making and freeing ---- */
 
-enum err net_transport_new(struct net_transport **out, const struct net_transport_options *o, struct err_why *why)
+enum err net_transport_new(struct net_transport **out, const struct net_transport_options *o,
+                           struct err_why *why)
 {
     struct net_transport *t = calloc(1, sizeof *t);
     if (!t)
@@ -34,7 +38,9 @@ enum err net_transport_new(struct net_transport **out, const struct net_transpor
     t->now_ms = t->polled_ms = clock_ms();
     proof_run_key(t->server_public, t->server_secret, t->run_id);
     t->context = zmq_ctx_new();
-    enum err e = t->context ? ERR_OK : err_set(why, ERR_NOMEM, "cannot start ZeroMQ: %s", zmq_strerror(zmq_errno()));
+    enum err e =
+        t->context ? ERR_OK
+                   : err_set(why, ERR_NOMEM, "cannot start ZeroMQ: %s", zmq_strerror(zmq_errno()));
     if (e == ERR_OK && o->listen)
         e = zmq_listen(t, o->listen, why);
     if (e != ERR_OK) {
@@ -61,12 +67,12 @@ void net_transport_free(struct net_transport *t)
     for (size_t i = t->n_conns; i-- > 0;) {
         struct conn *c = t->conns[i];
         if (!c->outgoing && c->state == CONN_UP)
-            (void)conn_note(t, c, &(struct note){ .kind = NOTE_BYE, .bye = BYE_LEAVING });
+            (void)conn_note(t, c, &(struct note){.kind = NOTE_BYE, .bye = BYE_LEAVING});
     }
     while (t->n_dials > 0) {
         struct dial *d = t->dials[0];
         if (d->conn && d->conn->state == CONN_UP)
-            (void)conn_note(t, d->conn, &(struct note){ .kind = NOTE_BYE, .bye = BYE_LEAVING });
+            (void)conn_note(t, d->conn, &(struct note){.kind = NOTE_BYE, .bye = BYE_LEAVING});
         dial_free(t, d);
     }
     zmq_socket_end(&t->router, &t->router_monitor, 1000);
@@ -112,7 +118,8 @@ enum err net_transport_dial(struct net_transport *t, const char *address, struct
         return ERR_OK;
     }
     if (t->n_dials == LIMIT_DIALS)
-        return err_set(why, ERR_RANGE, "%d addresses are dialled already: that is the limit", LIMIT_DIALS);
+        return err_set(why, ERR_RANGE, "%d addresses are dialled already: that is the limit",
+                       LIMIT_DIALS);
     d = malloc(sizeof *d);
     if (!d)
         return err_set(why, ERR_NOMEM, "out of memory");
@@ -165,17 +172,20 @@ static void monitor_router(struct net_transport *t)
             conn_accepted(t, value);
         else if (c)
             conn_gone(t, c);
-        else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
+        else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL ||
+                 event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
                  event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
             t->count.handshake_failed++;
     }
 }
 
-/* Whose message is it?  A new ROUTER id is tied to the connection its descriptor names, with the key that ZAP saw. */
+/* Whose message is it?  A new ROUTER id is tied to the connection its descriptor names, with the
+ * key that ZAP saw. */
 static struct conn *sender_of(struct net_transport *t, const uint8_t *rid, size_t rid_n)
 {
     for (size_t i = 0; i < t->n_conns; i++)
-        if (!t->conns[i]->outgoing && t->conns[i]->rid_n == rid_n && memcmp(t->conns[i]->rid, rid, rid_n) == 0)
+        if (!t->conns[i]->outgoing && t->conns[i]->rid_n == rid_n &&
+            memcmp(t->conns[i]->rid, rid, rid_n) == 0)
             return t->conns[i];
     monitor_router(t); /* its ACCEPTED precedes its first message */
     const char *user = zmq_msg_gets(&t->message, "User-Id"); /* of the payload's frame: trap 3 */
@@ -234,7 +244,8 @@ static enum got take(struct net_transport *t, struct dial *d, struct conn **from
         return GOT_OWN;
     }
     *from = c;
-    return conn_message(t, c, zmq_msg_data(&t->message), zmq_msg_size(&t->message)) ? GOT_FRAME : GOT_OWN;
+    return conn_message(t, c, zmq_msg_data(&t->message), zmq_msg_size(&t->message)) ? GOT_FRAME
+                                                                                    : GOT_OWN;
 }
 
 /* Connections that ended, once their last messages are read.  d NULL: the accepted ones. */
@@ -242,8 +253,10 @@ static void bury(struct net_transport *t, struct dial *d)
 {
     if (d) {
         if (d->conn && d->conn->gone_ms && t->now_ms - d->conn->gone_ms >= GONE_MS)
-            conn_end(t, d->conn, 0, d->greeted ? "the connection broke"
-                                               : "it closed the connection: it takes part in another run, or is no onebyte peer, or is full");
+            conn_end(t, d->conn, 0,
+                     d->greeted ? "the connection broke"
+                                : "it closed the connection: it takes part in another run, or is "
+                                  "no onebyte peer, or is full");
         return;
     }
     for (size_t i = 0; i < t->n_conns;) {
@@ -269,7 +282,8 @@ static void frame_event(const struct net_transport *t, struct net_event *e, cons
     e->n = zmq_msg_size(&t->message);
 }
 
-/* Reads the sockets in turn until a frame for the caller comes, an event waits, or all are empty. */
+/* Reads the sockets in turn until a frame for the caller comes, an event waits, or all are empty.
+ */
 static bool read_sockets(struct net_transport *t, struct net_event *e)
 {
     size_t empty = 0;
@@ -311,13 +325,14 @@ static void after_pause(struct net_transport *t)
     t->polled_ms = t->now_ms;
     if (gap < PAUSE_MS)
         return;
-    for (size_t i = 0; i < t->n_conns; i++) { /* their silence may be ours: ask before believing it */
+    for (size_t i = 0; i < t->n_conns;
+         i++) { /* their silence may be ours: ask before believing it */
         struct conn *c = t->conns[i];
         c->since_ms = t->now_ms;
         c->heard_ms = t->now_ms;
         if (c->state == CONN_UP) {
             c->suspect_ms = t->now_ms + GRACE_MS;
-            (void)conn_note(t, c, &(struct note){ .kind = NOTE_PING, .stamp = t->now_ms });
+            (void)conn_note(t, c, &(struct note){.kind = NOTE_PING, .stamp = t->now_ms});
         }
     }
     for (size_t i = 0; i < t->n_dials; i++)
@@ -374,30 +389,33 @@ static bool reserve_items(struct net_transport *t, size_t n)
     return true;
 }
 
-/* Sleeps until something is ready, serves monitors and ZAP.  *ready <- index of a readable descriptor, else n_fds. */
-static enum err sleep_and_serve(struct net_transport *t, const int *fds, size_t n_fds, long ms, size_t *ready)
+/* Sleeps until something is ready, serves monitors and ZAP.  *ready <- index of a readable
+ * descriptor, else n_fds. */
+static enum err sleep_and_serve(struct net_transport *t, const int *fds, size_t n_fds, long ms,
+                                size_t *ready)
 {
     size_t n = 0;
     if (!reserve_items(t, n_fds + 3 + 2 * t->n_dials))
         return ERR_NOMEM;
     for (size_t i = 0; i < n_fds; i++)
-        t->items[n++] = (zmq_pollitem_t){ .fd = fds[i], .events = ZMQ_POLLIN };
+        t->items[n++] = (zmq_pollitem_t){.fd = fds[i], .events = ZMQ_POLLIN};
     if (t->router) {
-        t->items[n++] = (zmq_pollitem_t){ .socket = t->router, .events = ZMQ_POLLIN };
-        t->items[n++] = (zmq_pollitem_t){ .socket = t->router_monitor, .events = ZMQ_POLLIN };
-        t->items[n++] = (zmq_pollitem_t){ .socket = t->zap, .events = ZMQ_POLLIN };
+        t->items[n++] = (zmq_pollitem_t){.socket = t->router, .events = ZMQ_POLLIN};
+        t->items[n++] = (zmq_pollitem_t){.socket = t->router_monitor, .events = ZMQ_POLLIN};
+        t->items[n++] = (zmq_pollitem_t){.socket = t->zap, .events = ZMQ_POLLIN};
     }
     for (size_t i = 0; i < t->n_dials; i++) {
         const struct dial *d = t->dials[i];
         if (!d->socket)
             continue;
         const bool owes_hello = d->greeted && d->conn->state == CONN_NEW;
-        t->items[n++] = (zmq_pollitem_t){ .socket = d->socket, .events = (short)(ZMQ_POLLIN | (owes_hello ? ZMQ_POLLOUT : 0)) };
-        t->items[n++] = (zmq_pollitem_t){ .socket = d->monitor, .events = ZMQ_POLLIN };
+        t->items[n++] = (zmq_pollitem_t){
+            .socket = d->socket, .events = (short)(ZMQ_POLLIN | (owes_hello ? ZMQ_POLLOUT : 0))};
+        t->items[n++] = (zmq_pollitem_t){.socket = d->monitor, .events = ZMQ_POLLIN};
     }
     if (n == 0) {
         if (ms > 0) {
-            const struct timespec nap = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+            const struct timespec nap = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
             (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
         }
     } else if (zmq_poll(t->items, (int)n, ms) < 0) {
@@ -420,7 +438,8 @@ static enum err sleep_and_serve(struct net_transport *t, const int *fds, size_t 
     return ERR_OK;
 }
 
-enum err net_transport_poll(struct net_transport *t, struct net_event *e, const int *fds, size_t n_fds, int timeout_ms)
+enum err net_transport_poll(struct net_transport *t, struct net_event *e, const int *fds,
+                            size_t n_fds, int timeout_ms)
 {
     release_message(t);
     t->now_ms = clock_ms();
@@ -437,7 +456,8 @@ enum err net_transport_poll(struct net_transport *t, struct net_event *e, const 
         size_t ready = n_fds;
         if (slept && t->now_ms >= deadline_ms && t->in_row < IN_ROW)
             return ERR_AGAIN;
-        TRY(sleep_and_serve(t, fds, n_fds, t->in_row < IN_ROW ? wait_ms(t, deadline_ms) : 0, &ready));
+        TRY(sleep_and_serve(t, fds, n_fds, t->in_row < IN_ROW ? wait_ms(t, deadline_ms) : 0,
+                            &ready));
         t->polled_ms = t->now_ms;
         t->in_row = 0;
         slept = true;
@@ -454,7 +474,7 @@ enum err net_transport_poll(struct net_transport *t, struct net_event *e, const 
 
 void net_transport_traffic(const struct net_transport *t, struct net_traffic *out)
 {
-    *out = (struct net_traffic){ .sent = t->past_out, .received = t->past_in };
+    *out = (struct net_traffic){.sent = t->past_out, .received = t->past_in};
     for (size_t i = 0; i < t->n_conns; i++) {
         const struct conn *c = t->conns[i];
         out->sent += c->tcp_out > 0 ? c->tcp_out : c->handed;
@@ -473,7 +493,8 @@ bool net_transport_link(const struct net_transport *t, size_t i, struct net_link
         out->link = c->link;
         memcpy(out->machine, c->machine, 32);
         out->outgoing = c->outgoing;
-        (void)snprintf(out->address, sizeof out->address, "%s", c->dial ? c->dial->address : c->peer);
+        (void)snprintf(out->address, sizeof out->address, "%s",
+                       c->dial ? c->dial->address : c->peer);
         (void)snprintf(out->listen, sizeof out->listen, "%s", c->listen);
         out->sent = c->tcp_out > 0 ? c->tcp_out : c->handed;
         out->received = c->tcp_in > c->delivered ? c->tcp_in : c->delivered;
@@ -490,8 +511,10 @@ bool net_transport_dialled(const struct net_transport *t, size_t i, struct net_d
     if (i >= t->n_dials)
         return false;
     const struct dial *d = t->dials[i];
-    *out = (struct net_dial_view){ .address = d->address, .reason = d->reason, .failures = d->failures,
-                                   .link = d->conn && d->conn->state == CONN_UP ? d->conn->link : 0 };
+    *out = (struct net_dial_view){.address = d->address,
+                                  .reason = d->reason,
+                                  .failures = d->failures,
+                                  .link = d->conn && d->conn->state == CONN_UP ? d->conn->link : 0};
     return true;
 }
 

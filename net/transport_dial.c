@@ -4,8 +4,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STEADY_MS = 30000, /* a link that lasted this long starts the waiting times afresh */
-       LOOKUP_POLL_MS = 20, BYE_LINGER_MS = 300 };
+enum {
+    STEADY_MS = 30000, /* a link that lasted this long starts the waiting times afresh */
+    LOOKUP_POLL_MS = 20,
+    BYE_LINGER_MS = 300
+};
 
 enum err dial_parse(struct dial *d, const char *address, struct err_why *why)
 {
@@ -18,10 +21,15 @@ enum err dial_parse(struct dial *d, const char *address, struct err_why *why)
     memcpy(d->address, address, n);
     TRY(net_address_split(d->host, &d->port, d->address, why));
     if (d->port == 0 || strcmp(d->host, "*") == 0)
-        return err_set(why, ERR_FORMAT, "'%s' cannot be dialled: it needs a host and a port other than 0", d->address);
+        return err_set(why, ERR_FORMAT,
+                       "'%s' cannot be dialled: it needs a host and a port other than 0",
+                       d->address);
     if (pin) {
         if (net_unhex(d->pin, 32, pin + strlen(key)) != ERR_OK)
-            return err_set(why, ERR_FORMAT, "the key after '%s?key=' must be 64 hex digits: the machine id of the peer there", d->address);
+            return err_set(
+                why, ERR_FORMAT,
+                "the key after '%s?key=' must be 64 hex digits: the machine id of the peer there",
+                d->address);
         d->pinned = true;
     }
     return ERR_OK;
@@ -126,8 +134,8 @@ static void free_lookup(struct dial *d)
     if (!l)
         return;
     if (gai_error(&l->request) == EAI_INPROGRESS && gai_cancel(&l->request) == EAI_NOTCANCELED) {
-        const struct gaicb *const list[] = { &l->request };
-        const struct timespec second = { .tv_sec = 1 };
+        const struct gaicb *const list[] = {&l->request};
+        const struct timespec second = {.tv_sec = 1};
         (void)gai_suspend(list, 1, &second);
         if (gai_error(&l->request) == EAI_INPROGRESS)
             return; /* the resolver still writes there: left to it */
@@ -154,8 +162,8 @@ void dial_free(struct net_transport *t, struct dial *d)
 
 static void lookup_start(struct net_transport *t, struct dial *d)
 {
-    struct addrinfo numeric = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST };
-    static const struct addrinfo any = { .ai_socktype = SOCK_STREAM };
+    struct addrinfo numeric = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+    static const struct addrinfo any = {.ai_socktype = SOCK_STREAM};
     free_found(d);
     if (getaddrinfo(d->host, NULL, &numeric, &d->found) == 0) {
         d->next = d->found;
@@ -167,7 +175,7 @@ static void lookup_start(struct net_transport *t, struct dial *d)
         memcpy(l->host, d->host, sizeof l->host);
         l->request.ar_name = l->host;
         l->request.ar_request = &any;
-        struct gaicb *list[] = { &l->request };
+        struct gaicb *list[] = {&l->request};
         if (getaddrinfo_a(GAI_NOWAIT, list, 1, NULL) == 0) {
             d->lookup = l;
             return;
@@ -190,7 +198,8 @@ static void lookup_check(struct net_transport *t, struct dial *d)
     d->lookup = NULL;
     free(l);
     if (code != 0)
-        dial_failed(t, d, code == EAI_AGAIN ? "the name server does not answer" : "no such host name");
+        dial_failed(t, d,
+                    code == EAI_AGAIN ? "the name server does not answer" : "no such host name");
 }
 
 /* ---- connecting ---- */
@@ -201,11 +210,14 @@ static void attempt(struct net_transport *t, struct dial *d)
     const struct addrinfo *a = d->next;
     d->next = a->ai_next;
     const bool v6 = a->ai_family == AF_INET6;
-    if (getnameinfo(a->ai_addr, a->ai_addrlen, numeric, sizeof numeric, NULL, 0, NI_NUMERICHOST) != 0 || !(d->conn = conn_new(t, true))) {
+    if (getnameinfo(a->ai_addr, a->ai_addrlen, numeric, sizeof numeric, NULL, 0, NI_NUMERICHOST) !=
+            0 ||
+        !(d->conn = conn_new(t, true))) {
         dial_failed(t, d, "its address cannot be used");
         return;
     }
-    (void)snprintf(endpoint, sizeof endpoint, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", numeric, d->port);
+    (void)snprintf(endpoint, sizeof endpoint, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", numeric,
+                   d->port);
     struct conn *c = d->conn;
     uint8_t secret[32];
     c->dial = d;
@@ -246,7 +258,10 @@ uint64_t dial_next_ms(const struct net_transport *t)
     uint64_t next = UINT64_MAX;
     for (size_t i = 0; i < t->n_dials; i++) {
         const struct dial *d = t->dials[i];
-        const uint64_t at = d->doomed ? 0 : d->lookup ? t->now_ms + LOOKUP_POLL_MS : d->socket || d->resting ? UINT64_MAX : d->next_ms;
+        const uint64_t at = d->doomed                 ? 0
+                            : d->lookup               ? t->now_ms + LOOKUP_POLL_MS
+                            : d->socket || d->resting ? UINT64_MAX
+                                                      : d->next_ms;
         next = at < next ? at : next;
     }
     return next;
@@ -255,7 +270,8 @@ uint64_t dial_next_ms(const struct net_transport *t)
 void dial_hello(struct net_transport *t, struct dial *d)
 {
     struct conn *c = d->conn;
-    struct note hello = { .kind = NOTE_HELLO, .port = t->listen_port };
+    struct note hello = {.kind = NOTE_HELLO, .port = t->listen_port};
+    ENSURE(c != NULL);
     randombytes_buf(c->nonce_c, 32);
     memcpy(hello.nonce, c->nonce_c, 32);
     if (conn_note(t, c, &hello))
@@ -269,6 +285,7 @@ void dial_monitor(struct net_transport *t, struct dial *d)
     while (d->monitor && zmq_monitor_next(d->monitor, &event, &value)) {
         struct conn *c = d->conn;
         char host[HOST_MAX];
+        ENSURE(c != NULL); /* a dial has a monitor as long as it has a connection */
         switch (event) {
         case ZMQ_EVENT_CONNECTED:
             c->fd = value;
@@ -284,14 +301,17 @@ void dial_monitor(struct net_transport *t, struct dial *d)
         case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
             t->count.handshake_failed++;
-            dial_failed(t, d, "it refused the handshake: it takes part in another run, or is no onebyte peer, or is full");
+            dial_failed(t, d,
+                        "it refused the handshake: it takes part in another run, or is no onebyte "
+                        "peer, or is full");
             break;
         case ZMQ_EVENT_DISCONNECTED:
             conn_gone(t, c);
             break;
         case ZMQ_EVENT_CLOSED:
             if (!d->connected)
-                dial_failed(t, d, "nothing answers there: is a peer listening, and is its port open?");
+                dial_failed(t, d,
+                            "nothing answers there: is a peer listening, and is its port open?");
             break;
         default:
             break;

@@ -3,9 +3,11 @@
 #include <sodium.h>
 #include <string.h>
 
-enum { HANDSHAKE_SLACK = 1024, /* bytes of ZMTP greeting and CURVE handshake, one way, at most */
-       SUSPECT_MS = 10000,     /* a link that another one competes with must speak within this */
-       ENDING_MS = 1000 };     /* for BYE to leave before the descriptor is cut */
+enum {
+    HANDSHAKE_SLACK = 1024, /* bytes of ZMTP greeting and CURVE handshake, one way, at most */
+    SUSPECT_MS = 10000,     /* a link that another one competes with must speak within this */
+    ENDING_MS = 1000,       /* for BYE to leave before the descriptor is cut */
+};
 
 /* ---- the table ---- */
 
@@ -80,7 +82,8 @@ static size_t count_conns(const struct net_transport *t, bool up, const char *gr
 
 struct net_event *event_new(struct net_transport *t, enum net_event_kind kind)
 {
-    if (t->n_events == t->events_room) { /* bounded: at most a few per connection wait between two polls */
+    if (t->n_events ==
+        t->events_room) { /* bounded: at most a few per connection wait between two polls */
         const size_t room = t->events_room ? 2 * t->events_room : 16;
         struct net_event *events = calloc(room, sizeof *events);
         if (!events)
@@ -98,7 +101,8 @@ struct net_event *event_new(struct net_transport *t, enum net_event_kind kind)
     return e;
 }
 
-static void event_of(struct net_transport *t, enum net_event_kind kind, const struct conn *c, const char *reason)
+static void event_of(struct net_transport *t, enum net_event_kind kind, const struct conn *c,
+                     const char *reason)
 {
     struct net_event *e = event_new(t, kind);
     if (!e)
@@ -132,7 +136,8 @@ void penalise(struct net_transport *t, const uint8_t machine[32])
 static bool kept_out(const struct net_transport *t, const uint8_t machine[32])
 {
     for (size_t i = 0; i < LIMIT_PENALTIES; i++)
-        if (t->penalties[i].until_ms > t->now_ms && memcmp(t->penalties[i].machine, machine, 32) == 0)
+        if (t->penalties[i].until_ms > t->now_ms &&
+            memcmp(t->penalties[i].machine, machine, 32) == 0)
             return true;
     return false;
 }
@@ -174,7 +179,7 @@ void conn_end(struct net_transport *t, struct conn *c, enum bye bye, const char 
     if (was_up && reason)
         event_of(t, NET_LINK_DOWN, c, reason);
     if (bye != 0 && (was_up || c->rid_n > 0 || c->outgoing))
-        (void)conn_note(t, c, &(struct note){ .kind = NOTE_BYE, .bye = (uint8_t)bye });
+        (void)conn_note(t, c, &(struct note){.kind = NOTE_BYE, .bye = (uint8_t)bye});
     c->state = CONN_ENDING;
     tcp_look(c);
     if (c->outgoing) {
@@ -209,7 +214,8 @@ void conn_accepted(struct net_transport *t, int fd)
         return;
     }
     net_address_group(c->group, host);
-    const size_t waiting = count_conns(t, false, NULL), of_group = c->loopback ? 0 : count_conns(t, false, c->group);
+    const size_t waiting = count_conns(t, false, NULL),
+                 of_group = c->loopback ? 0 : count_conns(t, false, c->group);
     if (waiting > LIMIT_PROBATION || of_group > LIMIT_PROBATION / 2) {
         t->count.refused_full++;
         conn_end(t, c, 0, NULL);
@@ -229,18 +235,20 @@ static void link_up(struct net_transport *t, struct conn *c)
     event_of(t, NET_LINK_UP, c, NULL);
 }
 
-/* There may be a link with c's machine already.  True: c may become the link, and the other one (if any) has been ended. */
+/* There may be a link with c's machine already.  True: c may become the link, and the other one (if
+ * any) has been ended. */
 static bool wins_over_other(struct net_transport *t, const struct conn *c)
 {
     struct conn *other = link_with(t, c->machine);
     if (!other)
         return true;
     t->count.duplicates++;
-    const bool lower = memcmp(t->identity->id, c->machine, 32) < 0; /* we are: then what we dialled stays */
+    const bool lower =
+        memcmp(t->identity->id, c->machine, 32) < 0; /* we are: then what we dialled stays */
     const bool wins = c->outgoing == other->outgoing ? !c->outgoing : c->outgoing == lower;
     if (!wins) { /* unless the old one is dead without our knowing: it has to speak now */
         other->suspect_ms = t->now_ms + SUSPECT_MS;
-        (void)conn_note(t, other, &(struct note){ .kind = NOTE_PING, .stamp = t->now_ms });
+        (void)conn_note(t, other, &(struct note){.kind = NOTE_PING, .stamp = t->now_ms});
         return false;
     }
     struct dial *d = other->dial;
@@ -264,7 +272,8 @@ static void note_listen(struct conn *c, uint16_t port)
     if (c->dial)
         (void)snprintf(c->listen, sizeof c->listen, "%s", port ? c->dial->address : "");
     else if (port && net_address_split(host, &ignored, c->peer, NULL) == ERR_OK)
-        (void)snprintf(c->listen, sizeof c->listen, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+        (void)snprintf(c->listen, sizeof c->listen, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
+                       port);
 }
 
 /* ---- proof: the listener's half ---- */
@@ -287,17 +296,19 @@ static void on_hello(struct net_transport *t, struct conn *c, const struct note 
     memcpy(c->nonce_c, n->nonce, 32);
     note_listen(c, n->port);
     randombytes_buf(c->nonce_s, 32);
-    struct note prove = { .kind = NOTE_PROVE, .port = t->listen_port };
+    struct note prove = {.kind = NOTE_PROVE, .port = t->listen_port};
     memcpy(prove.id, t->identity->id, 32);
     memcpy(prove.nonce, c->nonce_s, 32);
-    proof_sign(prove.sig, t->identity, &(struct transcript){ t->run_id, c->k, c->nonce_c, c->nonce_s, t->identity->id, NULL });
+    proof_sign(
+        prove.sig, t->identity,
+        &(struct transcript){t->run_id, c->k, c->nonce_c, c->nonce_s, t->identity->id, NULL});
     c->state = CONN_HELLO;
     (void)conn_note(t, c, &prove);
 }
 
 static void on_cert(struct net_transport *t, struct conn *c, const struct note *n)
 {
-    const struct transcript all = { t->run_id, c->k, c->nonce_c, c->nonce_s, t->identity->id, n->id };
+    const struct transcript all = {t->run_id, c->k, c->nonce_c, c->nonce_s, t->identity->id, n->id};
     if (proof_check(n->sig, &all) != ERR_OK) {
         t->count.bad_proof++; /* the key is forgotten with the connection; no machine is to blame */
         conn_end(t, c, BYE_PROOF, NULL);
@@ -316,7 +327,7 @@ static void on_cert(struct net_transport *t, struct conn *c, const struct note *
     } else if (!wins_over_other(t, c)) {
         conn_end(t, c, BYE_DUPLICATE, NULL);
     } else {
-        (void)conn_note(t, c, &(struct note){ .kind = NOTE_UP });
+        (void)conn_note(t, c, &(struct note){.kind = NOTE_UP});
         link_up(t, c);
     }
 }
@@ -326,7 +337,7 @@ static void on_cert(struct net_transport *t, struct conn *c, const struct note *
 static void on_prove(struct net_transport *t, struct conn *c, const struct note *n)
 {
     struct dial *d = c->dial;
-    const struct transcript theirs = { t->run_id, c->k, c->nonce_c, n->nonce, n->id, NULL };
+    const struct transcript theirs = {t->run_id, c->k, c->nonce_c, n->nonce, n->id, NULL};
     if (proof_check(n->sig, &theirs) != ERR_OK) {
         t->count.bad_proof++;
         conn_end(t, c, BYE_PROOF, "it could not prove which machine it is");
@@ -356,9 +367,11 @@ static void on_prove(struct net_transport *t, struct conn *c, const struct note 
             dial_rest(t, d, machine);
             return;
         }
-        struct note cert = { .kind = NOTE_CERT };
+        struct note cert = {.kind = NOTE_CERT};
         memcpy(cert.id, t->identity->id, 32);
-        proof_sign(cert.sig, t->identity, &(struct transcript){ t->run_id, c->k, c->nonce_c, c->nonce_s, n->id, t->identity->id });
+        proof_sign(
+            cert.sig, t->identity,
+            &(struct transcript){t->run_id, c->k, c->nonce_c, c->nonce_s, n->id, t->identity->id});
         c->state = CONN_CERT;
         (void)conn_note(t, c, &cert);
     }
@@ -420,7 +433,7 @@ static void on_note(struct net_transport *t, struct conn *c, const struct note *
     else if (n->kind == NOTE_BYE)
         on_bye(t, c, n);
     else if (n->kind == NOTE_PING && c->state == CONN_UP)
-        (void)conn_note(t, c, &(struct note){ .kind = NOTE_PONG, .stamp = n->stamp });
+        (void)conn_note(t, c, &(struct note){.kind = NOTE_PONG, .stamp = n->stamp});
     else if (!(n->kind == NOTE_PONG && c->state == CONN_UP))
         bad_message(t, c);
 }
@@ -511,7 +524,7 @@ static bool tick_link(struct net_transport *t, struct conn *c)
     }
     if (t->now_ms - c->heard_ms > t->ping_ms && t->now_ms - c->pinged_ms > t->ping_ms) {
         c->pinged_ms = t->now_ms;
-        (void)conn_note(t, c, &(struct note){ .kind = NOTE_PING, .stamp = t->now_ms });
+        (void)conn_note(t, c, &(struct note){.kind = NOTE_PING, .stamp = t->now_ms});
     }
     return false;
 }
@@ -530,7 +543,8 @@ static bool tick_conn(struct net_transport *t, struct conn *c)
         }
         return false;
     }
-    const bool late = t->now_ms - c->since_ms > t->probation_ms + (c->outgoing ? LIMIT_HANDSHAKE_MS : 0);
+    const bool late =
+        t->now_ms - c->since_ms > t->probation_ms + (c->outgoing ? LIMIT_HANDSHAKE_MS : 0);
     if (late || c->tcp_in > LIMIT_PROBATION_BYTES) {
         t->count.probation_expired++;
         conn_end(t, c, 0, "it did not prove in time which machine it is");

@@ -1,4 +1,5 @@
-/* The transport's own messages and what is signed: net/transport.h says how they follow one another.  Pure. */
+/* The transport's own messages and what is signed: net/transport.h says how they follow one
+ * another.  Pure. */
 #include "net/transport_private.h"
 #include <onebyte/base/bytes.h>
 #include <sodium.h>
@@ -105,16 +106,18 @@ enum err note_parse(struct note *n, const uint8_t *p, size_t bytes)
 /* The tags differ, so that no signature of one role can stand in for the other's. */
 static size_t parts_of(struct net_part parts[7], const struct transcript *t)
 {
-    static const char listener[] = "onebyte/1 listener", dialler[] = "onebyte/1 dialler"; /* with their NULs */
+    static const char listener[] = "onebyte/1 listener",
+                      dialler[] = "onebyte/1 dialler"; /* with their NULs */
     size_t n = 0;
-    parts[n++] = t->dialler ? (struct net_part){ dialler, sizeof dialler } : (struct net_part){ listener, sizeof listener };
-    parts[n++] = (struct net_part){ t->run_id, 32 };
-    parts[n++] = (struct net_part){ t->k, 32 };
-    parts[n++] = (struct net_part){ t->nonce_c, 32 };
-    parts[n++] = (struct net_part){ t->nonce_s, 32 };
-    parts[n++] = (struct net_part){ t->listener, 32 };
+    parts[n++] = t->dialler ? (struct net_part){dialler, sizeof dialler}
+                            : (struct net_part){listener, sizeof listener};
+    parts[n++] = (struct net_part){t->run_id, 32};
+    parts[n++] = (struct net_part){t->k, 32};
+    parts[n++] = (struct net_part){t->nonce_c, 32};
+    parts[n++] = (struct net_part){t->nonce_s, 32};
+    parts[n++] = (struct net_part){t->listener, 32};
     if (t->dialler)
-        parts[n++] = (struct net_part){ t->dialler, 32 };
+        parts[n++] = (struct net_part){t->dialler, 32};
     return n;
 }
 
@@ -135,7 +138,7 @@ enum err proof_check(const uint8_t sig[64], const struct transcript *t)
 void proof_run_key(uint8_t public_key[32], uint8_t secret_key[32], const uint8_t run_id[32])
 {
     static const char tag[] = "onebyte/1 curve";
-    const struct net_part parts[] = { { tag, sizeof tag }, { run_id, 32 } };
+    const struct net_part parts[] = {{tag, sizeof tag}, {run_id, 32}};
     net_hash(secret_key, parts, ARRAY_LEN(parts));
     ENSURE(crypto_scalarmult_base(public_key, secret_key) == 0); /* clamps the scalar itself */
 }

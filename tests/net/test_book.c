@@ -43,8 +43,16 @@ static bool holds(const struct net_book *b, const char *address)
 static void only_addresses_are_taken(void **state)
 {
     (void)state;
-    static const char *const bad[] = { "", "x", "host:0", "*:5", "0.0.0.0:5", "[::]:5", "host:99999", "a b:5",
-                                       "a-name-that-is-as-long-as-a-host-may-be-but-with-its-port-too-long:4100" };
+    static const char *const bad[] = {
+        "",
+        "x",
+        "host:0",
+        "*:5",
+        "0.0.0.0:5",
+        "[::]:5",
+        "host:99999",
+        "a b:5",
+        "a-name-that-is-as-long-as-a-host-may-be-but-with-its-port-too-long:4100"};
     struct net_book *b = new_book();
     char next[LIMIT_ADDRESS_BYTES + 1];
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -137,7 +145,8 @@ static void nobody_fills_a_table(void **state)
     net_book_free(b);
 }
 
-/* Test before evict: what works stays whatever is claimed or comes up; what stopped working makes room. */
+/* Test before evict: what works stays whatever is claimed or comes up; what stopped working makes
+ * room. */
 static void what_works_is_not_pushed_out(void **state)
 {
     (void)state;
@@ -177,17 +186,18 @@ static void who_is_next(void **state)
             other++;
     }
     assert_true(tried > 250 && other > 50); /* three of four; the words are fixed */
-    const char *const busy[] = { "10.0.0.1:1" };
+    const char *const busy[] = {"10.0.0.1:1"};
     for (int i = 0; i < 100; i++) { /* all of the busy ones share a group: another group first */
         assert_true(net_book_next(b, next, busy, 1, now, word()));
         assert_string_equal(next, "10.0.1.1:1");
     }
-    const char *const more[] = { "10.0.0.1:1", "10.0.1.1:1", "10.0.2.1:1" };
-    assert_true(net_book_next(b, next, more, 3, now, word())); /* groups differ enough: any that is free */
+    const char *const more[] = {"10.0.0.1:1", "10.0.1.1:1", "10.0.2.1:1"};
+    assert_true(
+        net_book_next(b, next, more, 3, now, word())); /* groups differ enough: any that is free */
     assert_string_equal(next, "10.0.0.2:1");
-    const char *const all[] = { "10.0.0.1:1", "10.0.1.1:1", "10.0.0.2:1" };
+    const char *const all[] = {"10.0.0.1:1", "10.0.1.1:1", "10.0.0.2:1"};
     assert_false(net_book_next(b, next, all, 3, now, word()));
-    const char *const same[] = { "10.0.0.1:1", "10.0.1.1:1" };
+    const char *const same[] = {"10.0.0.1:1", "10.0.1.1:1"};
     net_book_forget(b, "10.0.1.1:1");
     assert_true(net_book_next(b, next, same, 2, now, word())); /* no other group: then the same */
     assert_string_equal(next, "10.0.0.2:1");
@@ -205,7 +215,8 @@ static void failures_wait_longer_each_time(void **state)
         net_book_failed(b, "a:1", now);
         assert_false(net_book_next(b, next, NULL, 0, now + wait_s - 1, word()));
         assert_true(net_book_next(b, next, NULL, 0, now + wait_s, word()));
-        assert_true(net_book_next(b, next, NULL, 0, now - 10 * DAY, word())); /* the clock was set back */
+        assert_true(
+            net_book_next(b, next, NULL, 0, now - 10 * DAY, word())); /* the clock was set back */
         wait_s = 2 * wait_s < DAY ? 2 * wait_s : DAY;
     }
     net_book_worked(b, "a:1", now, word());
@@ -216,7 +227,8 @@ static void failures_wait_longer_each_time(void **state)
 static void the_book_is_saved_and_damage_refused(void **state)
 {
     (void)state;
-    static uint8_t bytes[NET_BOOK_BYTES_MAX], again[NET_BOOK_BYTES_MAX], bad[NET_BOOK_BYTES_MAX + 1];
+    static uint8_t bytes[NET_BOOK_BYTES_MAX], again[NET_BOOK_BYTES_MAX],
+        bad[NET_BOOK_BYTES_MAX + 1];
     struct net_book *b = new_book(), *c = new_book();
     char address[LIMIT_ADDRESS_BYTES + 1], teller[32];
     for (unsigned i = 0; i < 3000; i++) {
@@ -242,7 +254,8 @@ static void the_book_is_saved_and_damage_refused(void **state)
     for (size_t cut = 0; cut < n; cut++)
         taken += net_book_load(c, bytes, cut) == ERR_OK;
     assert_int_equal(taken, 2); /* no entry, and the first alone: whole in themselves */
-    for (size_t i = 0; i < 8 * n; i++) { /* whatever is flipped: refused, or a book that saves as what was read */
+    for (size_t i = 0; i < 8 * n;
+         i++) { /* whatever is flipped: refused, or a book that saves as what was read */
         memcpy(bad, bytes, n);
         bad[i / 8] ^= (uint8_t)(1u << (i % 8));
         if (net_book_load(c, bad, n) == ERR_OK) {

@@ -17,13 +17,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const uint8_t run[32] = { 1 }, me[32] = { 50 }, foreign[32] = { 9 }, third[32] = { 200 };
+static const uint8_t run[32] = {1}, me[32] = {50}, foreign[32] = {9}, third[32] = {200};
 static char folder[64], path[96], other[96];
 
 static int make_folder(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/dev/shm/onebyte-ledger-XXXXXX"); /* in memory: hundreds of commits, each with its fsync */
+    snprintf(
+        folder, sizeof folder,
+        "/dev/shm/onebyte-ledger-XXXXXX"); /* in memory: hundreds of commits, each with its fsync */
     if (!mkdtemp(folder)) {
         snprintf(folder, sizeof folder, "/tmp/onebyte-ledger-XXXXXX");
         if (!mkdtemp(folder))
@@ -37,8 +39,17 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = { "ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.damaged", "ledger.db.damaged-wal",
-                                         "ledger.db.damaged-shm", "other", "other-wal", "other-shm", "other.part", "pipe" };
+    static const char *const names[] = {"ledger.db",
+                                        "ledger.db-wal",
+                                        "ledger.db-shm",
+                                        "ledger.db.damaged",
+                                        "ledger.db.damaged-wal",
+                                        "ledger.db.damaged-shm",
+                                        "other",
+                                        "other-wal",
+                                        "other-shm",
+                                        "other.part",
+                                        "pipe"};
     char name[128];
     (void)chmod(folder, 0700);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -49,7 +60,8 @@ static int remove_folder(void **state)
 }
 
 /* Wire bytes with the shape of a segment; the ledger does not look at signatures. */
-static size_t make_wire(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint64_t first_seq, unsigned count, uint8_t salt)
+static size_t make_wire(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint64_t first_seq, unsigned count,
+                        uint8_t salt)
 {
     const size_t n = NET_SEGMENT_HEAD + count + NET_SIG_BYTES;
     for (size_t i = 0; i < n; i++)
@@ -64,7 +76,7 @@ static size_t make_wire(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint64_t first_seq,
 static struct net_ledger *open_as(const uint8_t machine[32], bool *fresh)
 {
     struct net_ledger *l = NULL;
-    struct err_why why = { "" };
+    struct err_why why = {""};
     if (net_ledger_open(&l, path, run, machine, false, fresh, &why) != ERR_OK)
         fail_msg("%s", why.text);
     return l;
@@ -76,11 +88,13 @@ static struct net_ledger *open_mine(void)
     return open_as(me, &fresh);
 }
 
-static void add(struct net_ledger *l, const uint8_t machine[32], uint64_t first_seq, unsigned count, bool own)
+static void add(struct net_ledger *l, const uint8_t machine[32], uint64_t first_seq, unsigned count,
+                bool own)
 {
     uint8_t wire[NET_SEGMENT_BYTES_MAX];
     const size_t n = make_wire(wire, first_seq, count, machine[0]);
-    assert_int_equal(net_ledger_append(l, machine, first_seq, wire, n, own, 1000 + (int64_t)first_seq), ERR_OK);
+    assert_int_equal(
+        net_ledger_append(l, machine, first_seq, wire, n, own, 1000 + (int64_t)first_seq), ERR_OK);
 }
 
 struct seen {
@@ -91,14 +105,15 @@ struct seen {
     size_t stop_after;
 };
 
-static bool see(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool see(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                int64_t unix_ms)
 {
     struct seen *s = ctx;
     uint8_t want[NET_SEGMENT_BYTES_MAX];
     const uint64_t first = bytes_get_le(wire + 4, 8), count = bytes_get_le(wire + 2, 2);
     s->ordered = s->ordered && machine[0] >= s->last && first == s->end[machine[0]];
-    s->sound = s->sound && n == make_wire(want, first, (unsigned)count, machine[0]) && memcmp(want, wire, n) == 0 &&
-               unix_ms == 1000 + (int64_t)first;
+    s->sound = s->sound && n == make_wire(want, first, (unsigned)count, machine[0]) &&
+               memcmp(want, wire, n) == 0 && unix_ms == 1000 + (int64_t)first;
     s->last = machine[0];
     s->end[machine[0]] = first + count;
     s->rows++;
@@ -115,7 +130,7 @@ static bool see_control(void *ctx, const uint8_t *frame, size_t n)
 
 static struct seen look(struct net_ledger *l)
 {
-    struct seen s = { .ordered = true, .sound = true };
+    struct seen s = {.ordered = true, .sound = true};
     assert_int_equal(net_ledger_each(l, see, &s), ERR_OK);
     assert_true(s.ordered && s.sound);
     assert_int_equal(net_ledger_each_control(l, see_control, &s), ERR_OK);
@@ -164,7 +179,7 @@ static void what_goes_in_comes_out_in_order(void **state)
         net_ledger_close(l);
         l = open_mine();
     }
-    struct seen few = { .ordered = true, .sound = true, .stop_after = 2 };
+    struct seen few = {.ordered = true, .sound = true, .stop_after = 2};
     assert_int_equal(net_ledger_each(l, see, &few), ERR_OK);
     assert_int_equal(few.rows, 2);
     assert_int_equal(damage(l).rows, 0);
@@ -200,7 +215,8 @@ static void named_values_are_kept(void **state)
     net_ledger_close(l);
     meddle("UPDATE value SET value = x'00' WHERE key = 'empty'");
     l = open_mine();
-    assert_int_equal(net_ledger_get(l, "empty", &value, &n), ERR_NOTFOUND); /* damaged is as good as none */
+    assert_int_equal(net_ledger_get(l, "empty", &value, &n),
+                     ERR_NOTFOUND); /* damaged is as good as none */
     assert_int_equal(damage(l).values, 1);
     net_ledger_close(l);
 }
@@ -209,7 +225,7 @@ static void what_is_no_segment_is_refused(void **state)
 {
     (void)state;
     struct net_ledger *l = open_mine();
-    uint8_t wire[NET_SEGMENT_BYTES_MAX + 1] = { 0 };
+    uint8_t wire[NET_SEGMENT_BYTES_MAX + 1] = {0};
     const size_t n = make_wire(wire, 7, 3, 1);
     assert_int_equal(net_ledger_append(l, me, 8, wire, n, true, 0), ERR_RANGE);
     assert_int_equal(net_ledger_append(l, me, 7, wire, n - 1, true, 0), ERR_RANGE);
@@ -249,7 +265,7 @@ static void truncation_keeps_the_branch_aside(void **state)
     const struct seen s = look(l);
     assert_int_equal(s.end[foreign[0]], 30);
     assert_int_equal(s.end[third[0]], 4);
-    struct seen branch = { .sound = true };
+    struct seen branch = {.sound = true};
     assert_int_equal(net_ledger_each_branch(l, see, &branch), ERR_OK);
     assert_true(branch.sound);
     assert_int_equal(branch.rows, 2);
@@ -264,7 +280,7 @@ static void a_reader_works_beside_the_writer_and_after_it(void **state)
 {
     (void)state;
     struct net_ledger *w, *r = NULL;
-    struct err_why why = { "" };
+    struct err_why why = {""};
     bool fresh = true;
     assert_int_equal(net_ledger_open(&r, path, run, me, true, &fresh, &why), ERR_NOTFOUND);
     assert_non_null(strstr(why.text, "no peer ran here"));
@@ -294,8 +310,8 @@ static void another_runs_ledger_is_refused(void **state)
 {
     (void)state;
     struct net_ledger *l = open_mine(), *x = NULL;
-    static const uint8_t run2[32] = { 2 };
-    struct err_why why = { "" };
+    static const uint8_t run2[32] = {2};
+    struct err_why why = {""};
     bool fresh;
     add(l, me, 0, 10, true);
     net_ledger_close(l);
@@ -305,7 +321,8 @@ static void another_runs_ledger_is_refused(void **state)
     meddle("PRAGMA user_version = 2");
     assert_int_equal(net_ledger_open(&x, path, run, me, false, &fresh, &why), ERR_FORMAT);
     assert_non_null(strstr(why.text, "newer"));
-    assert_int_equal(net_ledger_open(&x, "/nonexistent/folder/ledger.db", run, me, false, &fresh, &why), ERR_IO);
+    assert_int_equal(
+        net_ledger_open(&x, "/nonexistent/folder/ledger.db", run, me, false, &fresh, &why), ERR_IO);
     assert_null(x);
     meddle("PRAGMA user_version = 1");
     l = open_mine(); /* refusing changed nothing */
@@ -318,7 +335,8 @@ static void another_runs_ledger_is_refused(void **state)
 static void copy_file(const char *from, const char *to)
 {
     char block[4096];
-    const int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const int in = open(from, O_RDONLY | O_CLOEXEC),
+              out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ssize_t n;
     assert_true(in >= 0 && out >= 0);
     while ((n = read(in, block, sizeof block)) > 0)
@@ -379,7 +397,8 @@ static void fill(void)
     net_ledger_close(l);
 }
 
-/* A damaged or missing row ends its feed there, and no other; opening for reading skips, for writing mends. */
+/* A damaged or missing row ends its feed there, and no other; opening for reading skips, for
+ * writing mends. */
 static void a_damaged_row_ends_its_feed_only(void **state)
 {
     (void)state;
@@ -388,13 +407,13 @@ static void a_damaged_row_ends_its_feed_only(void **state)
         uint64_t end;
         unsigned rows, bad_feeds;
     } cases[] = {
-        { "UPDATE segment SET wire = zeroblob(114) WHERE seq = 40 AND feed = %d", 40, 6, 1 },
-        { "UPDATE segment SET wire = substr(wire, 1, 113) WHERE seq = 90 AND feed = %d", 90, 1, 1 },
-        { "UPDATE segment SET unix_ms = 5 WHERE seq = 50 AND feed = %d", 50, 5, 1 },
-        { "UPDATE segment SET sum = x'00' WHERE seq = 50 AND feed = %d", 50, 5, 1 },
-        { "DELETE FROM segment WHERE seq = 20 AND feed = %d", 20, 7, 1 },
-        { "UPDATE segment SET seq = 1000 WHERE seq = 30 AND feed = %d", 30, 7, 1 },
-        { "DELETE FROM segment WHERE seq = 0 AND feed = %d", 0, 9, 1 },
+        {"UPDATE segment SET wire = zeroblob(114) WHERE seq = 40 AND feed = %d", 40, 6, 1},
+        {"UPDATE segment SET wire = substr(wire, 1, 113) WHERE seq = 90 AND feed = %d", 90, 1, 1},
+        {"UPDATE segment SET unix_ms = 5 WHERE seq = 50 AND feed = %d", 50, 5, 1},
+        {"UPDATE segment SET sum = x'00' WHERE seq = 50 AND feed = %d", 50, 5, 1},
+        {"DELETE FROM segment WHERE seq = 20 AND feed = %d", 20, 7, 1},
+        {"UPDATE segment SET seq = 1000 WHERE seq = 30 AND feed = %d", 30, 7, 1},
+        {"DELETE FROM segment WHERE seq = 0 AND feed = %d", 0, 9, 1},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         for (int own = 0; own < 2; own++) {
@@ -478,7 +497,8 @@ static off_t file_size(const char *name)
     return stat(name, &s) == 0 ? s.st_size : -1;
 }
 
-/* Whatever is damaged in the file itself, opening ends in a ledger that works, keeps what is readable, and rests the key. */
+/* Whatever is damaged in the file itself, opening ends in a ledger that works, keeps what is
+ * readable, and rests the key. */
 static void a_damaged_file_is_set_aside_and_rebuilt(void **state)
 {
     (void)state;
@@ -534,10 +554,10 @@ static void flipped_bytes_are_never_believed(void **state)
             overwrite((off_t)(x % (uint32_t)size), 1, (uint8_t)(x >> 24));
         }
         struct net_ledger *l = NULL;
-        struct err_why why = { "" };
+        struct err_why why = {""};
         const enum err e = net_ledger_open(&l, path, run, me, false, &fresh, &why);
         if (e == ERR_OK) {
-            struct seen s = { .ordered = true, .sound = true };
+            struct seen s = {.ordered = true, .sound = true};
             (void)!net_ledger_each(l, see, &s);
             assert_true(s.ordered && s.sound);
             assert_true(s.rows <= 30);
@@ -545,7 +565,8 @@ static void flipped_bytes_are_never_believed(void **state)
         } else {
             assert_true(why.text[0] != 0);
         }
-        static const char *const tails[] = { "", "-wal", "-shm", ".damaged", ".damaged-wal", ".damaged-shm" };
+        static const char *const tails[] = {"",         "-wal",         "-shm",
+                                            ".damaged", ".damaged-wal", ".damaged-shm"};
         for (size_t k = 0; k < ARRAY_LEN(tails); k++) {
             snprintf(extra, sizeof extra, "%s%s", path, tails[k]);
             (void)unlink(extra);
@@ -555,7 +576,8 @@ static void flipped_bytes_are_never_believed(void **state)
 
 /* ---- crash and full disk ---- */
 
-/* A child appends own segments and reports each acknowledgement; it is killed at any moment.  Nothing acknowledged may be lost. */
+/* A child appends own segments and reports each acknowledgement; it is killed at any moment.
+ * Nothing acknowledged may be lost. */
 static void nothing_acknowledged_is_lost_to_kill_9(void **state)
 {
     (void)state;
@@ -571,7 +593,7 @@ static void nothing_acknowledged_is_lost_to_kill_9(void **state)
             uint8_t wire[NET_SEGMENT_BYTES_MAX];
             if (net_ledger_open(&l, path, run, me, false, &fresh, NULL) != ERR_OK)
                 _exit(1);
-            struct seen s = { .ordered = true, .sound = true };
+            struct seen s = {.ordered = true, .sound = true};
             if (net_ledger_each(l, see, &s) != ERR_OK || !s.ordered || !s.sound)
                 _exit(2);
             for (uint64_t seq = s.end[me[0]], f = s.end[foreign[0]];; seq += 10, f += 3) {
@@ -588,7 +610,8 @@ static void nothing_acknowledged_is_lost_to_kill_9(void **state)
         }
         close(ends[1]);
         uint64_t end = 0;
-        for (int i = 0; i < 5 + round; i++) { /* let it get somewhere, then kill it in the midst of things */
+        for (int i = 0; i < 5 + round;
+             i++) { /* let it get somewhere, then kill it in the midst of things */
             assert_int_equal(read(ends[0], &end, sizeof end), sizeof end);
             acknowledged = end;
         }
@@ -602,13 +625,15 @@ static void nothing_acknowledged_is_lost_to_kill_9(void **state)
         struct net_ledger *l = open_mine();
         const struct seen s = look(l);
         assert_true(s.end[me[0]] >= acknowledged);
-        assert_true(s.end[me[0]] <= acknowledged + 10); /* one may have been stored but not yet acknowledged */
+        assert_true(s.end[me[0]] <=
+                    acknowledged + 10); /* one may have been stored but not yet acknowledged */
         assert_int_equal(damage(l).rows, 0);
         net_ledger_close(l);
     }
 }
 
-/* A full disk, by a limit on file sizes: appends fail with a line, nothing stored is lost, and all goes on when there is room. */
+/* A full disk, by a limit on file sizes: appends fail with a line, nothing stored is lost, and all
+ * goes on when there is room. */
 static void a_full_disk_loses_nothing(void **state)
 {
     (void)state;
@@ -626,7 +651,8 @@ static void a_full_disk_loses_nothing(void **state)
     uint64_t f = 0;
     while (e == ERR_OK && seq < 2000000) {
         size_t n = make_wire(wire, f, 100, foreign[0]);
-        assert_int_equal(net_ledger_append(l, foreign, f, wire, n, false, 1000 + (int64_t)f), ERR_OK);
+        assert_int_equal(net_ledger_append(l, foreign, f, wire, n, false, 1000 + (int64_t)f),
+                         ERR_OK);
         f += 100;
         n = make_wire(wire, seq, 1000, me[0]);
         e = net_ledger_append(l, me, seq, wire, n, true, 1000 + (int64_t)seq);
@@ -683,24 +709,25 @@ static void a_ledger_goes_through_its_portable_file(void **state)
 {
     (void)state;
     uint8_t run_id[32];
-    struct err_why why = { "" };
+    struct err_why why = {""};
     fill();
     struct net_ledger *l = open_mine();
     assert_int_equal(net_ledger_export(l, other, &why), ERR_OK);
     net_ledger_close(l);
-    struct seen s = { .ordered = true, .sound = true };
+    struct seen s = {.ordered = true, .sound = true};
     assert_int_equal(net_ledger_import(other, run, run_id, see, see_control, &s, &why), ERR_OK);
     assert_true(s.ordered && s.sound);
     assert_int_equal(s.rows, 30);
     assert_int_equal(s.controls, 1);
     assert_memory_equal(run_id, run, 32);
-    struct seen few = { .ordered = true, .sound = true, .stop_after = 3 };
+    struct seen few = {.ordered = true, .sound = true, .stop_after = 3};
     assert_int_equal(net_ledger_import(other, NULL, NULL, see, NULL, &few, &why), ERR_OK);
     assert_int_equal(few.rows, 3);
-    static const uint8_t run2[32] = { 2 };
+    static const uint8_t run2[32] = {2};
     assert_int_equal(net_ledger_import(other, run2, NULL, see, NULL, &few, &why), ERR_FORMAT);
     assert_non_null(strstr(why.text, "another run"));
-    assert_int_equal(net_ledger_import("/nonexistent", run, NULL, see, NULL, &few, &why), ERR_NOTFOUND);
+    assert_int_equal(net_ledger_import("/nonexistent", run, NULL, see, NULL, &few, &why),
+                     ERR_NOTFOUND);
     assert_int_equal(few.rows, 3);
     struct net_ledger *again = open_mine();
     assert_int_equal(net_ledger_export(again, "/nonexistent/file", &why), ERR_IO);
@@ -708,11 +735,12 @@ static void a_ledger_goes_through_its_portable_file(void **state)
     net_ledger_close(again);
 }
 
-/* Every truncation, every flipped byte and a longer file are refused before a single row is given. */
+/* Every truncation, every flipped byte and a longer file are refused before a single row is given.
+ */
 static void a_changed_portable_file_gives_no_row(void **state)
 {
     (void)state;
-    struct err_why why = { "" };
+    struct err_why why = {""};
     struct net_ledger *l = open_mine();
     add(l, foreign, 0, 3, false);
     add(l, me, 0, 2, true);
@@ -727,7 +755,7 @@ static void a_changed_portable_file_gives_no_row(void **state)
     assert_true(got > 400 && (size_t)got < sizeof good);
     const size_t n = (size_t)got;
     for (size_t i = 0; i < 2 * n + 1; i++) {
-        struct seen s = { .ordered = true, .sound = true };
+        struct seen s = {.ordered = true, .sound = true};
         memcpy(bad, good, n);
         bad[n] = 0;
         if (i < n)

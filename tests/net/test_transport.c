@@ -13,11 +13,22 @@ static void addresses_are_split_or_refused(void **state)
     static const struct {
         const char *text, *host;
         int port;
-    } good[] = { { "1.2.3.4:5", "1.2.3.4", 5 }, { "[::1]:4100", "::1", 4100 }, { "a-b.example.org:65535", "a-b.example.org", 65535 },
-                 { "*:0", "*", 0 }, { "localhost:80", "localhost", 80 } };
-    static const char *const bad[] = { "", ":", "host", "host:", ":5", "host:65536", "host:-1", "host: 5", "host:5x", "::1:5", "[::1]5",
-                                       "[::1]", "[]:5", "[host]:5", "ho st:5", "ho/st:5", "tcp://h:5", "[::1:5", "h:123456",
-                                       "0123456789012345678901234567890123456789012345678901234567890123:5" };
+    } good[] = {{"1.2.3.4:5", "1.2.3.4", 5},
+                {"[::1]:4100", "::1", 4100},
+                {"a-b.example.org:65535", "a-b.example.org", 65535},
+                {"*:0", "*", 0},
+                {"localhost:80", "localhost", 80}};
+    static const char *const bad[] = {
+        "",          ":",
+        "host",      "host:",
+        ":5",        "host:65536",
+        "host:-1",   "host: 5",
+        "host:5x",   "::1:5",
+        "[::1]5",    "[::1]",
+        "[]:5",      "[host]:5",
+        "ho st:5",   "ho/st:5",
+        "tcp://h:5", "[::1:5",
+        "h:123456",  "0123456789012345678901234567890123456789012345678901234567890123:5"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         char host[64];
         uint16_t port;
@@ -28,7 +39,7 @@ static void addresses_are_split_or_refused(void **state)
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char host[64] = "untouched";
         uint16_t port = 1;
-        struct err_why why = { "" };
+        struct err_why why = {""};
         if (net_address_split(host, &port, bad[i], &why) != ERR_FORMAT)
             fail_msg("'%s' was taken", bad[i]);
         assert_string_equal(host, "untouched");
@@ -39,9 +50,12 @@ static void addresses_are_split_or_refused(void **state)
 static void groups_are_networks(void **state)
 {
     (void)state;
-    static const char *const same[][2] = { { "10.1.2.3", "10.1.2.250" }, { "::ffff:10.1.2.3", "10.1.2.4" },
-                                           { "2001:db8:1:2::1", "2001:db8:1:2:ffff::9" }, { "example.org", "example.org" } };
-    static const char *const other[][2] = { { "10.1.2.3", "10.1.3.3" }, { "2001:db8:1:2::1", "2001:db8:1:3::1" }, { "a", "b" } };
+    static const char *const same[][2] = {{"10.1.2.3", "10.1.2.250"},
+                                          {"::ffff:10.1.2.3", "10.1.2.4"},
+                                          {"2001:db8:1:2::1", "2001:db8:1:2:ffff::9"},
+                                          {"example.org", "example.org"}};
+    static const char *const other[][2] = {
+        {"10.1.2.3", "10.1.3.3"}, {"2001:db8:1:2::1", "2001:db8:1:3::1"}, {"a", "b"}};
     char x[64], y[64];
     for (size_t i = 0; i < ARRAY_LEN(same); i++) {
         net_address_group(x, same[i][0]);
@@ -61,8 +75,12 @@ static void notes_round_trip_and_refuse_the_rest(void **state)
 {
     (void)state;
     for (int kind = NOTE_HELLO; kind <= NOTE_PONG; kind++) {
-        struct note in = { .kind = (enum note_kind)kind, .port = 4100, .bye = BYE_FULL, .stamp = 0x0102030405060708u }, out;
-        uint8_t wire[NOTE_BYTES_MAX], longer[NOTE_BYTES_MAX + 1] = { 0 };
+        struct note in = {.kind = (enum note_kind)kind,
+                          .port = 4100,
+                          .bye = BYE_FULL,
+                          .stamp = 0x0102030405060708u},
+                    out;
+        uint8_t wire[NOTE_BYTES_MAX], longer[NOTE_BYTES_MAX + 1] = {0};
         memset(in.id, 1, 32);
         memset(in.nonce, 2, 32);
         memset(in.sig, 3, 64);
@@ -78,13 +96,14 @@ static void notes_round_trip_and_refuse_the_rest(void **state)
         memcpy(longer, wire, n);
         assert_int_equal(note_parse(&out, longer, n + 1), ERR_PROTO);
     }
-    const uint8_t unknown[] = { NET_FRAME_RESERVED, 8 }, zero[] = { NET_FRAME_RESERVED, 0 };
+    const uint8_t unknown[] = {NET_FRAME_RESERVED, 8}, zero[] = {NET_FRAME_RESERVED, 0};
     struct note out;
     assert_int_equal(note_parse(&out, unknown, 2), ERR_PROTO);
     assert_int_equal(note_parse(&out, zero, 2), ERR_PROTO);
 }
 
-/* A proof holds for exactly its transcript: every part counts, and the two roles are not interchangeable. */
+/* A proof holds for exactly its transcript: every part counts, and the two roles are not
+ * interchangeable. */
 static void proofs_bind_the_whole_transcript(void **state)
 {
     (void)state;
@@ -94,8 +113,8 @@ static void proofs_bind_the_whole_transcript(void **state)
     assert_int_equal(net_identity_new(&d), ERR_OK);
     for (int i = 0; i < 4; i++)
         memset(part[i], i + 1, 32);
-    const struct transcript theirs = { part[0], part[1], part[2], part[3], l.id, NULL };
-    const struct transcript ours = { part[0], part[1], part[2], part[3], l.id, d.id };
+    const struct transcript theirs = {part[0], part[1], part[2], part[3], l.id, NULL};
+    const struct transcript ours = {part[0], part[1], part[2], part[3], l.id, d.id};
     proof_sign(sig, &l, &theirs);
     assert_int_equal(proof_check(sig, &theirs), ERR_OK);
     assert_int_not_equal(proof_check(sig, &ours), ERR_OK);
@@ -106,7 +125,7 @@ static void proofs_bind_the_whole_transcript(void **state)
         assert_int_not_equal(proof_check(sig, &ours), ERR_OK);
         part[i][31] ^= 1;
     }
-    const struct transcript swapped = { part[0], part[1], part[2], part[3], d.id, l.id };
+    const struct transcript swapped = {part[0], part[1], part[2], part[3], d.id, l.id};
     assert_int_not_equal(proof_check(sig, &swapped), ERR_OK);
     net_identity_release(&l);
     net_identity_release(&d);
@@ -125,7 +144,7 @@ static void a_link_carries_frames_both_ways(void **state)
     assert_string_equal(b.address, net_transport_listening(a.t));
     assert_string_equal(b.listen, net_transport_listening(a.t));
     assert_string_equal(a.listen, ""); /* b does not listen */
-    static const size_t sizes[] = { 1, 2, 221, 222, 223, 255, 256, 1128, LIMIT_FRAME_BYTES };
+    static const size_t sizes[] = {1, 2, 221, 222, 223, 255, 256, 1128, LIMIT_FRAME_BYTES};
     uint8_t frame[LIMIT_FRAME_BYTES];
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         for (size_t k = 0; k < sizes[i]; k++)
@@ -160,17 +179,19 @@ static void sending_refuses_what_is_no_frame(void **state)
     peer_end(&b);
 }
 
-/* The bytes we count per message are those that the kernel counts: hidden bytes are found by this difference. */
+/* The bytes we count per message are those that the kernel counts: hidden bytes are found by this
+ * difference. */
 static void bytes_on_the_wire_are_predicted_exactly(void **state)
 {
     (void)state;
     struct peer a, b;
     struct net_link_view before, after;
-    uint8_t frame[2000] = { 0 };
+    uint8_t frame[2000] = {0};
     uint64_t want = 0;
     pair_up(&a, &b);
     const struct conn *c = a.t->conns[0];
-    PUMP_FOR(0.3, &a, &b); /* the handshake's last bytes, and a tick that looks at the kernel's counts */
+    PUMP_FOR(0.3, &a,
+             &b); /* the handshake's last bytes, and a tick that looks at the kernel's counts */
     assert_true(net_transport_link(a.t, 0, &before));
     for (size_t n = 1; n < sizeof frame; n += 37) {
         assert_int_equal(net_transport_send(b.t, b.link, frame, n), ERR_OK);
@@ -178,9 +199,12 @@ static void bytes_on_the_wire_are_predicted_exactly(void **state)
     }
     const uint64_t delivered = c->delivered;
     PUMP_UNTIL(c->delivered - delivered == want, &a, &b);
-    PUMP_UNTIL(net_transport_link(a.t, 0, &after) && after.received - before.received == want, &a, &b);
+    PUMP_UNTIL(net_transport_link(a.t, 0, &after) && after.received - before.received == want, &a,
+               &b);
     struct net_traffic ta, tb;
-    PUMP_UNTIL((net_transport_traffic(a.t, &ta), net_transport_traffic(b.t, &tb), ta.received >= want && tb.sent >= want), &a, &b);
+    PUMP_UNTIL((net_transport_traffic(a.t, &ta), net_transport_traffic(b.t, &tb),
+                ta.received >= want && tb.sent >= want),
+               &a, &b);
     peer_end(&a);
     peer_end(&b);
 }
@@ -219,7 +243,8 @@ static void what_was_sent_before_leaving_arrives(void **state)
     static uint8_t frame[1000];
     pair_up(&a, &b);
     a.ordered = true;
-    for (uint32_t i = 0; i < 200; i++) { /* fewer than RCVHWM: more than that may be lost with the connection */
+    for (uint32_t i = 0; i < 200;
+         i++) { /* fewer than RCVHWM: more than that may be lost with the connection */
         memcpy(frame + 1, &i, 4);
         assert_int_equal(net_transport_send(b.t, b.link, frame, sizeof frame), ERR_OK);
     }
@@ -238,7 +263,8 @@ static void a_listener_that_leaves_delivers_too(void **state)
     static uint8_t frame[1000];
     pair_up(&a, &b);
     b.ordered = true;
-    for (uint32_t i = 0; i < 200; i++) { /* fewer than RCVHWM: more than that may be lost with the connection */
+    for (uint32_t i = 0; i < 200;
+         i++) { /* fewer than RCVHWM: more than that may be lost with the connection */
         memcpy(frame + 1, &i, 4);
         assert_int_equal(net_transport_send(a.t, a.link, frame, sizeof frame), ERR_OK);
     }
@@ -255,7 +281,7 @@ static void plain_descriptors_wake_the_poll(void **state)
     struct peer a;
     struct net_event e;
     peer_new(&a, true);
-    const int fds[] = { eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC) };
+    const int fds[] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
     assert_int_equal(net_transport_poll(a.t, &e, fds, 2, 0), ERR_AGAIN);
     assert_int_equal(net_transport_poll(a.t, &e, fds, 2, 20), ERR_AGAIN);
     assert_int_equal(eventfd_write(fds[1], 1), 0);
@@ -277,7 +303,7 @@ static void a_busy_link_does_not_starve_descriptors(void **state)
     (void)state;
     struct peer a, b;
     struct net_event e;
-    uint8_t frame[10] = { 0 };
+    uint8_t frame[10] = {0};
     pair_up(&a, &b);
     for (int i = 0; i < 2000; i++)
         assert_int_equal(net_transport_send(b.t, b.link, frame, sizeof frame), ERR_OK);
@@ -358,7 +384,8 @@ static void names_are_resolved(void **state)
     char address[128];
     peer_new(&a, true);
     peer_new(&b, false);
-    snprintf(address, sizeof address, "localhost:%s", strrchr(net_transport_listening(a.t), ':') + 1);
+    snprintf(address, sizeof address, "localhost:%s",
+             strrchr(net_transport_listening(a.t), ':') + 1);
     peer_dial(&b, address);
     PUMP_UNTIL(a.link && b.link, &a, &b);
     assert_string_equal(b.address, address);
@@ -397,7 +424,7 @@ static void listening_errors_are_one_clear_line(void **state)
     (void)state;
     struct peer a;
     struct net_transport *other = NULL;
-    struct err_why why = { "" };
+    struct err_why why = {""};
     peer_new(&a, true);
     struct net_transport_options o = options_of(&a, net_transport_listening(a.t));
     assert_int_equal(net_transport_new(&other, &o, &why), ERR_BUSY);
@@ -471,7 +498,8 @@ static void a_second_process_with_our_key_is_named(void **state)
     const struct net_transport_options o = options_of(&b, NULL);
     peer_start(&b, &o);
     peer_dial(&b, net_transport_listening(a.t));
-    PUMP_UNTIL(b.twins >= 1, &a, &b); /* the listener proves itself first, so the dialler sees it; */
+    PUMP_UNTIL(b.twins >= 1, &a,
+               &b); /* the listener proves itself first, so the dialler sees it; */
     assert_int_equal(a.ups + b.ups, 0);
     net_transport_free(b.t);
     peer_end(&a);
@@ -484,7 +512,8 @@ static void crossing_dials_leave_one_link(void **state)
         struct peer a, b;
         peer_new(&a, true);
         peer_new(&b, true);
-        struct peer *lower = memcmp(a.id.id, b.id.id, 32) < 0 ? &a : &b, *higher = lower == &a ? &b : &a;
+        struct peer *lower = memcmp(a.id.id, b.id.id, 32) < 0 ? &a : &b,
+                    *higher = lower == &a ? &b : &a;
         if (round % 2) { /* one after the other; else at the same time */
             peer_dial(higher, net_transport_listening(lower->t));
             PUMP_UNTIL(a.link && b.link, &a, &b);
@@ -493,12 +522,15 @@ static void crossing_dials_leave_one_link(void **state)
             peer_dial(&a, net_transport_listening(b.t));
             peer_dial(&b, net_transport_listening(a.t));
         }
-        PUMP_UNTIL(links(&a) == 1 && links(&b) == 1 && lower->outgoing && !higher->outgoing && lower->link && higher->link, &a, &b);
+        PUMP_UNTIL(links(&a) == 1 && links(&b) == 1 && lower->outgoing && !higher->outgoing &&
+                       lower->link && higher->link,
+                   &a, &b);
         PUMP_FOR(0.2, &a, &b); /* and it stays so */
         assert_int_equal(links(&a), 1);
         assert_int_equal(links(&b), 1);
         assert_true(lower->link != 0 && lower->outgoing);
-        assert_int_equal(net_transport_send(higher->t, higher->link, (const uint8_t *)"x", 1), ERR_OK);
+        assert_int_equal(net_transport_send(higher->t, higher->link, (const uint8_t *)"x", 1),
+                         ERR_OK);
         PUMP_UNTIL(lower->frames == 1, &a, &b);
         const unsigned ups = higher->ups; /* the one that rested takes over when the link ends */
         net_transport_hang_up(lower->t, net_transport_listening(higher->t));
@@ -514,7 +546,8 @@ static void two_addresses_of_one_machine_make_one_link(void **state)
     struct peer a, b;
     char address[128];
     pair_up(&a, &b);
-    snprintf(address, sizeof address, "localhost:%s", strrchr(net_transport_listening(a.t), ':') + 1);
+    snprintf(address, sizeof address, "localhost:%s",
+             strrchr(net_transport_listening(a.t), ':') + 1);
     peer_dial(&b, address);
     PUMP_UNTIL(counters(&b).duplicates >= 1, &a, &b);
     PUMP_FOR(0.3, &a, &b);
@@ -585,7 +618,8 @@ static void a_neighbour_that_falls_silent_is_given_up(void **state)
     peer_dial(&b, net_transport_listening(a.t));
     PUMP_UNTIL(a.link && b.link, &a, &b);
     const uint64_t heard = a.t->conns[0]->delivered;
-    PUMP_UNTIL(a.t->conns[0]->delivered >= heard + 5 * wire_bytes(10), &a, &b); /* it answers pings */
+    PUMP_UNTIL(a.t->conns[0]->delivered >= heard + 5 * wire_bytes(10), &a,
+               &b);              /* it answers pings */
     PUMP_UNTIL(a.link == 0, &a); /* b hangs, its TCP connection lives */
     assert_string_equal(a.down, "it fell silent");
     assert_true(counters(&a).silent >= 1);

@@ -1,4 +1,5 @@
-/* Neighbours that lie, hide, flood or say nothing: programs that speak ZeroMQ, CURVE and our messages by hand. */
+/* Neighbours that lie, hide, flood or say nothing: programs that speak ZeroMQ, CURVE and our
+ * messages by hand. */
 #include "tests/net/transport_pair.h"
 #include "tests/net/curve_client.h"
 #include "net/transport_private.h"
@@ -27,7 +28,8 @@ static void raw_socket(struct raw *r, int type, const uint8_t run_id[32])
     assert_int_equal(zmq_setsockopt(r->socket, ZMQ_SNDHWM, &none, sizeof none), 0);
     assert_int_equal(zmq_setsockopt(r->socket, ZMQ_RECONNECT_IVL, &reconnect, sizeof reconnect), 0);
     assert_int_equal(crypto_box_keypair(r->k, r->secret), 0);
-    if (type == ZMQ_ROUTER) { /* a man in the middle listens with the run's key, as anybody in the run can */
+    if (type == ZMQ_ROUTER) { /* a man in the middle listens with the run's key, as anybody in the
+                                 run can */
         assert_int_equal(zmq_setsockopt(r->socket, ZMQ_CURVE_SERVER, &one, sizeof one), 0);
         assert_int_equal(zmq_setsockopt(r->socket, ZMQ_CURVE_SECRETKEY, server_secret, 32), 0);
         return;
@@ -62,20 +64,22 @@ static bool raw_got(struct raw *r, struct note *n)
 {
     uint8_t wire[512];
     const int bytes = zmq_recv(r->socket, wire, sizeof wire, ZMQ_DONTWAIT);
-    return bytes > 0 && (size_t)bytes <= sizeof wire && note_parse(n, wire, (size_t)bytes) == ERR_OK;
+    return bytes > 0 && (size_t)bytes <= sizeof wire &&
+           note_parse(n, wire, (size_t)bytes) == ERR_OK;
 }
 
 /* Proves `id` to a honestly: from here on it is a link that misbehaves. */
 static void raw_link(struct raw *r, struct peer *a, const struct net_identity *id)
 {
-    struct note hello = { .kind = NOTE_HELLO }, prove, cert = { .kind = NOTE_CERT }, up;
+    struct note hello = {.kind = NOTE_HELLO}, prove, cert = {.kind = NOTE_CERT}, up;
     const unsigned ups = a->ups;
     raw_dial(r, a);
     raw_note(r, &hello);
     PUMP_UNTIL(raw_got(r, &prove), a);
     assert_int_equal(prove.kind, NOTE_PROVE);
     memcpy(cert.id, id->id, 32);
-    proof_sign(cert.sig, id, &(struct transcript){ test_run, r->k, hello.nonce, prove.nonce, prove.id, id->id });
+    proof_sign(cert.sig, id,
+               &(struct transcript){test_run, r->k, hello.nonce, prove.nonce, prove.id, id->id});
     raw_note(r, &cert);
     PUMP_UNTIL(raw_got(r, &up), a);
     assert_int_equal(up.kind, NOTE_UP);
@@ -149,7 +153,9 @@ static void a_key_that_says_nothing_is_closed(void **state)
 
 static int tcp_connect(const struct peer *a)
 {
-    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(a->t->listen_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons(a->t->listen_port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
@@ -162,7 +168,9 @@ static void silent_and_senseless_tcp_clients_are_closed(void **state)
     struct peer a;
     peer_quick(&a, 300, 0);
     const int silent = tcp_connect(&a), senseless = tcp_connect(&a);
-    assert_true(send(senseless, "GET / HTTP/1.1\r\nHost: onebyte\r\n\r\n GET GET GET GET GET GET GET GET", 66, MSG_NOSIGNAL) > 0);
+    assert_true(send(senseless,
+                     "GET / HTTP/1.1\r\nHost: onebyte\r\n\r\n GET GET GET GET GET GET GET GET", 66,
+                     MSG_NOSIGNAL) > 0);
     PUMP_UNTIL(counters(&a).accepted == 2, &a);
     PUMP_UNTIL(incoming(&a) == 0, &a);
     char byte[1024];
@@ -182,7 +190,7 @@ static void no_more_than_so_many_wait_for_their_proof(void **state)
     peer_quick(&a, 60000, 0); /* none of them expires: the number is what ends them */
     for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
         fds[i] = tcp_connect(&a);
-        struct peer *const one[] = { &a };
+        struct peer *const one[] = {&a};
         pump(one, 1);
     }
     PUMP_UNTIL(counters(&a).accepted == ARRAY_LEN(fds), &a);
@@ -195,7 +203,8 @@ static void no_more_than_so_many_wait_for_their_proof(void **state)
     peer_end(&a);
 }
 
-/* Trap 5: a monitor that is not drained would stop ZeroMQ's I/O thread after about a thousand events. */
+/* Trap 5: a monitor that is not drained would stop ZeroMQ's I/O thread after about a thousand
+ * events. */
 static void many_connections_between_two_polls_do_not_block(void **state)
 {
     (void)state;
@@ -260,7 +269,8 @@ static void a_frame_before_the_proof_ends_it(void **state)
 
 /* ---- proofs ---- */
 
-/* Every way to get the certificate wrong; each is refused, and no machine is blamed: the victim itself still gets in. */
+/* Every way to get the certificate wrong; each is refused, and no machine is blamed: the victim
+ * itself still gets in. */
 static void wrong_certificates_are_refused(void **state)
 {
     (void)state;
@@ -270,7 +280,7 @@ static void wrong_certificates_are_refused(void **state)
     for (int wrong = 0; wrong < 5; wrong++) {
         struct peer a;
         struct raw r;
-        struct note hello = { .kind = NOTE_HELLO }, prove, cert = { .kind = NOTE_CERT }, bye;
+        struct note hello = {.kind = NOTE_HELLO}, prove, cert = {.kind = NOTE_CERT}, bye;
         uint8_t k[32], run[32], nonce_s[32];
         peer_new(&a, true);
         raw_dial(&r, &a);
@@ -282,9 +292,11 @@ static void wrong_certificates_are_refused(void **state)
         k[0] ^= wrong == 0;       /* another channel's key */
         nonce_s[0] ^= wrong == 1; /* another time */
         run[0] ^= wrong == 2;     /* another run */
-        const struct net_identity *signer = wrong == 3 ? &liar : &victim; /* another machine's signature */
+        const struct net_identity *signer =
+            wrong == 3 ? &liar : &victim; /* another machine's signature */
         memcpy(cert.id, victim.id, 32);
-        proof_sign(cert.sig, signer, &(struct transcript){ run, k, hello.nonce, nonce_s, prove.id, victim.id });
+        proof_sign(cert.sig, signer,
+                   &(struct transcript){run, k, hello.nonce, nonce_s, prove.id, victim.id});
         cert.sig[10] ^= (uint8_t)(wrong == 4); /* a flipped bit */
         raw_note(&r, &cert);
         PUMP_UNTIL(raw_got(&r, &bye), &a);
@@ -301,8 +313,8 @@ static void wrong_certificates_are_refused(void **state)
     net_identity_release(&liar);
 }
 
-/* M stands between A (who dials) and B: it opens a channel to each, which everybody in the run can, and passes their messages on.
- * Neither end may take M's channel for the other's. */
+/* M stands between A (who dials) and B: it opens a channel to each, which everybody in the run can,
+ * and passes their messages on. Neither end may take M's channel for the other's. */
 static void a_man_in_the_middle_is_nobody(void **state)
 {
     (void)state;
@@ -321,7 +333,7 @@ static void a_man_in_the_middle_is_nobody(void **state)
     int rid_n = 0;
     const double end = seconds() + WAIT_S;
     while (counters(&a).bad_proof == 0 && seconds() < end) {
-        struct peer *const both[] = { &a, &b };
+        struct peer *const both[] = {&a, &b};
         pump(both, 2);
         const int got = zmq_recv(front.socket, rid, sizeof rid, ZMQ_DONTWAIT);
         if (got > 0) { /* A's HELLO, as it is, into our own channel to B */
@@ -367,7 +379,8 @@ static void a_multipart_message_ends_the_link(void **state)
     peer_end(&a);
 }
 
-/* Trap 4: parts of a message that never ends pass MAXMSGSIZE and HWM.  The kernel's count gives them away. */
+/* Trap 4: parts of a message that never ends pass MAXMSGSIZE and HWM.  The kernel's count gives
+ * them away. */
 static void hidden_bytes_end_the_link(void **state)
 {
     (void)state;
@@ -375,7 +388,7 @@ static void hidden_bytes_end_the_link(void **state)
     static struct curve c;
     struct net_identity id;
     static const uint8_t part[1000];
-    struct note hello = { .kind = NOTE_HELLO }, prove, cert = { .kind = NOTE_CERT };
+    struct note hello = {.kind = NOTE_HELLO}, prove, cert = {.kind = NOTE_CERT};
     uint8_t wire[256];
     size_t n = 0;
     assert_int_equal(net_identity_new(&id), ERR_OK);
@@ -386,7 +399,9 @@ static void hidden_bytes_end_the_link(void **state)
     PUMP_UNTIL((n = curve_recv(&c, wire)) > 0, &a);
     assert_int_equal(note_parse(&prove, wire, n), ERR_OK);
     memcpy(cert.id, id.id, 32);
-    proof_sign(cert.sig, &id, &(struct transcript){ test_run, c.c_public, hello.nonce, prove.nonce, prove.id, id.id });
+    proof_sign(
+        cert.sig, &id,
+        &(struct transcript){test_run, c.c_public, hello.nonce, prove.nonce, prove.id, id.id});
     n = note_write(wire, &cert);
     assert_true(curve_send(&c, wire, n, false));
     PUMP_UNTIL(a.link != 0, &a);
@@ -425,8 +440,9 @@ static void an_honest_torrent_is_not_taken_for_hidden_bytes(void **state)
             continue;
         }
         assert_int_equal(e, ERR_AGAIN);
-        usleep(300000); /* longer than a tick: the counts are looked at with everything still unread */
-        struct peer *const both[] = { &a, &b };
+        usleep(
+            300000); /* longer than a tick: the counts are looked at with everything still unread */
+        struct peer *const both[] = {&a, &b};
         pump(both, 2);
     }
     PUMP_UNTIL(a.frames == sent, &a, &b);
@@ -455,12 +471,13 @@ static void a_flood_is_dropped_then_cut_and_kept_out(void **state)
     assert_true(a.frames >= 200 && a.frames < 4900);
     raw_end(&r);
     /* The same machine again: told to wait. */
-    struct note hello = { .kind = NOTE_HELLO }, prove, cert = { .kind = NOTE_CERT }, bye;
+    struct note hello = {.kind = NOTE_HELLO}, prove, cert = {.kind = NOTE_CERT}, bye;
     raw_dial(&r, &a);
     raw_note(&r, &hello);
     PUMP_UNTIL(raw_got(&r, &prove), &a);
     memcpy(cert.id, id.id, 32);
-    proof_sign(cert.sig, &id, &(struct transcript){ test_run, r.k, hello.nonce, prove.nonce, prove.id, id.id });
+    proof_sign(cert.sig, &id,
+               &(struct transcript){test_run, r.k, hello.nonce, prove.nonce, prove.id, id.id});
     raw_note(&r, &cert);
     PUMP_UNTIL(raw_got(&r, &bye), &a);
     assert_int_equal(bye.bye, BYE_KEPT_OUT);
@@ -485,7 +502,8 @@ static void a_frame_that_is_too_long_ends_the_link(void **state)
     assert_int_equal(a.frames, 0);
     raw_end(&r);
     raw_link(&r, &a, &id);
-    assert_int_equal(zmq_send(r.socket, frame, LIMIT_FRAME_BYTES + 1, 0), LIMIT_FRAME_BYTES + 1); /* passes ZeroMQ, not us */
+    assert_int_equal(zmq_send(r.socket, frame, LIMIT_FRAME_BYTES + 1, 0),
+                     LIMIT_FRAME_BYTES + 1); /* passes ZeroMQ, not us */
     PUMP_UNTIL(a.downs == 2, &a);
     assert_int_equal(a.frames, 0);
     raw_end(&r);
@@ -493,7 +511,8 @@ static void a_frame_that_is_too_long_ends_the_link(void **state)
     peer_end(&a);
 }
 
-/* Every message of ours at every point where it does not belong, and every truncation: a counter, never more. */
+/* Every message of ours at every point where it does not belong, and every truncation: a counter,
+ * never more. */
 static void notes_out_of_place_end_the_link(void **state)
 {
     (void)state;
@@ -508,14 +527,15 @@ static void notes_out_of_place_end_the_link(void **state)
         if (kind > NOTE_PONG)
             assert_int_equal(zmq_send(r.socket, "\xff\x01", 2, 0), 2);
         else
-            raw_note(&r, &(struct note){ .kind = (enum note_kind)kind });
+            raw_note(&r, &(struct note){.kind = (enum note_kind)kind});
         if (kind == NOTE_PING) {
             struct note pong;
             PUMP_UNTIL(raw_got(&r, &pong), &a);
             assert_int_equal(pong.kind, NOTE_PONG);
         }
         if (kind == NOTE_PING || kind == NOTE_PONG)
-            raw_note(&r, &(struct note){ .kind = NOTE_BYE, .bye = 200 }); /* an unknown reason is one too */
+            raw_note(&r, &(struct note){.kind = NOTE_BYE,
+                                        .bye = 200}); /* an unknown reason is one too */
         PUMP_UNTIL(a.downs == downs + 1, &a);
         raw_end(&r);
     }
