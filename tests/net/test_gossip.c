@@ -98,6 +98,8 @@ static void comparison_is_small(void **state)
     net_gossip_agreement(f.g[0], &agree, &links);
     assert_int_equal(agree, 1);
     assert_int_equal(links, 1);
+    net_gossip_agreement(f.g[1], &agree, &links);
+    assert_int_equal(agree, 1);
     few_release(&f);
 }
 
@@ -127,14 +129,40 @@ static void pruned_to_a_tree(void **state)
     }
     assert_true(early > 0);
     assert_int_equal(late, early);
-    /* The tree's branch goes: the next segment still arrives at once, or after the next comparison. */
+    /* A branch goes: another neighbour is asked to bring the feed, before anything is missed. */
     few_unlink(&f, 0, 3);
-    few_unlink(&f, 0, 2);
+    few_deliver(&f);
+    seals(&f, 0, 3);
+    few_deliver(&f);
+    assert_int_equal(held(&f, 3, f.id[0]), 63);
+    few_unlink(&f, 0, 2); /* now 2 and 3 may ask each other: the comparison finds the lack */
     few_deliver(&f);
     seals(&f, 0, 3);
     few_run(&f, 8);
     for (uint32_t i = 1; i < 4; i++)
-        assert_int_equal(held(&f, i, f.id[0]), 63);
+        assert_int_equal(held(&f, i, f.id[0]), 66);
+    few_release(&f);
+}
+
+static void pull_takes_prune_back(void **state)
+{
+    (void)state;
+    struct few f;
+    const uint8_t prune[5] = {WIRE_PRUNE};
+    scene(&f, 2);
+    few_link(&f, 0, 1);
+    few_run(&f, 1);
+    seals(&f, 0, 3);
+    few_deliver(&f);
+    frame_to(&f, 0, 1, prune, sizeof prune); /* feed 0 */
+    seals(&f, 0, 3);
+    few_deliver(&f);
+    assert_int_equal(held(&f, 1, f.id[0]), 3);
+    few_run(&f, 8);
+    assert_int_equal(held(&f, 1, f.id[0]), 6);
+    seals(&f, 0, 3);
+    few_deliver(&f);
+    assert_int_equal(held(&f, 1, f.id[0]), 9);
     few_release(&f);
 }
 
@@ -292,7 +320,162 @@ static void own_tail_is_adopted(void **state)
     few_deliver(&f);
     assert_int_equal(held(&f, 1, k.id), 11);
     /* our own place can never be taken twice by ourselves */
-    assert_int_equal(net_gossip_own(f.g[0], wire, m, f.now), ERR_PROTO);
+    const size_t other = few_segment(wire, id, &rules, &k, first_id, 4, 4, 0, 3);
+    assert_int_equal(net_gossip_own(f.g[0], wire, other, f.now), ERR_PROTO);
+    assert_null(net_gossip_own_closed(f.g[0]));
+    few_release(&f);
+}
+
+/* Showing a machine's own segment twice proves nothing: else anybody could cut anybody. */
+static void no_proof_from_one_segment(void **state)
+{
+    (void)state;
+    struct few f;
+    uint8_t wire[NET_SEGMENT_BYTES_MAX], id[32], frame[NET_CONTROL_BYTES_MAX];
+    struct net_control c = {.kind = NET_FORK};
+    struct net_frontier_entry e;
+    scene(&f, 1);
+    const size_t n = few_segment(wire, id, &rules, &author, no_id, 0, 5, 0, 1);
+    assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n), ERR_OK);
+    memcpy(c.machine, author.id, 32);
+    assert_int_equal(net_segment_parse(&c.a, wire, n), ERR_OK);
+    c.b = c.a;
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    c.b.codes[0] ^= 1; /* nor with one the machine never signed */
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    const struct net_segment t = c.a;
+    c.a = c.b;
+    c.b = t;
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    assert_true(net_gossip_feed(f.g[0], author.id, &e));
+    assert_true(e.cut == UINT64_MAX);
+    few_release(&f);
+}
+
+/* A second valid signature over the same bytes: S = r + H(R, A, M) a with another r.  Only the key's owner can make it. */
+static void sign_otherwise(uint8_t sig[64], const struct few_key *k, const struct net_segment *s)
+{
+    uint8_t h[64], a[32], r[32] = {7}, wire[NET_SEGMENT_BYTES_MAX], seed[32], t[32];
+    crypto_hash_sha512_state hash;
+    const size_t n = net_segment_write(wire, s) - NET_SIG_BYTES;
+    assert_int_equal(crypto_sign_ed25519_sk_to_seed(seed, k->sk), 0);
+    crypto_hash_sha512(h, seed, 32);
+    h[0] &= 248;
+    h[31] = (uint8_t)((h[31] & 63) | 64);
+    memcpy(a, h, 32);
+    assert_int_equal(crypto_scalarmult_ed25519_base_noclamp(sig, r), 0);
+    crypto_hash_sha512_init(&hash);
+    crypto_hash_sha512_update(&hash, sig, 32);
+    crypto_hash_sha512_update(&hash, k->id, 32);
+    crypto_hash_sha512_update(&hash, (const uint8_t *)"onebyte/1 segment", 18);
+    crypto_hash_sha512_update(&hash, rules.run_id, 32);
+    crypto_hash_sha512_update(&hash, k->id, 32);
+    crypto_hash_sha512_update(&hash, no_id, 32);
+    crypto_hash_sha512_update(&hash, wire, n);
+    crypto_hash_sha512_final(&hash, h);
+    crypto_core_ed25519_scalar_reduce(t, h);
+    crypto_core_ed25519_scalar_mul(t, t, a);
+    crypto_core_ed25519_scalar_add(sig + 32, t, r);
+}
+
+static void other_signature_is_no_fork(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_segment s;
+    struct net_frontier_entry e;
+    struct net_gossip_counters c;
+    uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF}, id[32];
+    scene(&f, 1);
+    const size_t n = few_segment(push + 37, id, &rules, &author, no_id, 0, 5, 0, 1);
+    memcpy(push + 1, author.id, 32);
+    assert_int_equal(net_gossip_load(f.g[0], author.id, push + 37, n), ERR_OK);
+    assert_int_equal(net_segment_parse(&s, push + 37, n), ERR_OK);
+    sign_otherwise(s.sig, &author, &s);
+    assert_int_equal(net_segment_check(&s, &rules, author.id, no_id, 0, 0), ERR_OK);
+    assert_memory_not_equal(s.sig, push + 37 + n - 64, 64);
+    (void)net_segment_write(push + 37, &s);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    frame_to(&f, 0, 0, push, 37 + n);
+    net_gossip_count(f.g[0], &c);
+    assert_int_equal(c.segments_duplicate, 1);
+    assert_int_equal(f.drops[0], 0);
+    assert_true(net_gossip_feed(f.g[0], author.id, &e));
+    assert_true(e.cut == UINT64_MAX);
+    few_release(&f);
+}
+
+/* Both finders of a fork make the same bytes, and so does a proof that comes the other way round. */
+static void one_form_of_a_proof(void **state)
+{
+    (void)state;
+    uint8_t wire[2][NET_SEGMENT_BYTES_MAX], id[32], frame[NET_CONTROL_BYTES_MAX], made[4][NET_CONTROL_BYTES_MAX];
+    size_t n[2], bytes[4] = {0};
+    for (int k = 0; k < 2; k++)
+        n[k] = few_segment(wire[k], id, &rules, &author, no_id, 0, 5, 0, 10 + (uint64_t)k);
+    for (int way = 0; way < 4; way++) {
+        struct few f;
+        struct net_action a;
+        struct net_control c = {.kind = NET_FORK};
+        scene(&f, 1);
+        memcpy(c.machine, author.id, 32);
+        assert_int_equal(net_segment_parse(&c.a, wire[way & 1], n[way & 1]), ERR_OK);
+        assert_int_equal(net_segment_parse(&c.b, wire[!(way & 1)], n[!(way & 1)]), ERR_OK);
+        if (way < 2) {
+            assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_OK);
+        } else {
+            uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+            memcpy(push + 1, author.id, 32);
+            assert_int_equal(net_gossip_load(f.g[0], author.id, wire[way & 1], n[way & 1]), ERR_OK);
+            memcpy(push + 37, wire[!(way & 1)], n[0]);
+            assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+            net_gossip_frame(f.g[0], 0, push, 37 + n[0], f.now);
+        }
+        while (net_gossip_action(f.g[0], &a))
+            if (a.kind == NET_CONTROL) {
+                memcpy(made[way], a.frame, a.frame_bytes);
+                bytes[way] = a.frame_bytes;
+            }
+        assert_true(bytes[way] > 0);
+        assert_int_equal(bytes[way], bytes[0]);
+        assert_memory_equal(made[way], made[0], bytes[0]);
+        few_release(&f);
+    }
+}
+
+/* An answer to a search that was overtaken by a cut points into a chain that is gone. */
+static void late_answer_to_a_search(void **state)
+{
+    (void)state;
+    struct few f;
+    uint8_t wire[NET_SEGMENT_BYTES_MAX], id[32], prev[32] = {0}, frame[NET_CONTROL_BYTES_MAX];
+    struct net_identity o = few_identity(&owner);
+    scene(&f, 1);
+    for (uint64_t k = 0; k < 50; k++) {
+        const size_t n = few_segment(wire, id, &rules, &author, prev, 3 * k, 3, 0, k);
+        assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n), ERR_OK);
+        memcpy(prev, id, 32);
+    }
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    uint8_t have[1 + WIRE_ENTRY] = {WIRE_HAVE}, tell[1 + 32 + 40 * LIMIT_ASK_SEQS] = {WIRE_TELL};
+    struct net_frontier_entry e;
+    assert_true(net_gossip_feed(f.g[0], author.id, &e));
+    memcpy(have + 1, author.id, 32);
+    bytes_put_le(have + 33, e.count, 8);
+    have[41] = 77; /* another head at the same count */
+    memset(have + 73, 0xff, 8);
+    frame_to(&f, 0, 0, have, sizeof have);
+    struct net_gossip_counters c;
+    net_gossip_count(f.g[0], &c);
+    assert_int_equal(c.searches, 1);
+    const size_t n = net_control_retract(frame, &rules, &o, author.id, 4);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n, f.now), ERR_OK);
+    few_actions(&f, 0);
+    memcpy(tell + 1, author.id, 32);
+    frame_to(&f, 0, 0, tell, sizeof tell);
+    few_run(&f, 20);
+    assert_int_equal(held(&f, 0, author.id), 6);
+    assert_int_equal(f.drops[0], 0);
     few_release(&f);
 }
 
@@ -333,6 +516,24 @@ static void admission_travels(void **state)
     assert_int_equal(held(&f, 2, k.id), 4);
     assert_true(net_gossip_admitted(f.g[2], k.id));
     assert_false(net_gossip_admitted(f.g[2], f.id[1]));
+    /* ... and with a proof, where the first thing heard of a machine is its fork */
+    struct net_control fork = {.kind = NET_FORK};
+    memcpy(fork.machine, author.id, 32);
+    for (uint64_t way = 0; way < 2; way++) {
+        const size_t bytes = few_segment(wire, id, &rules, &author, no_id, 0, 4, 0, 50 + way);
+        assert_int_equal(net_segment_parse(way ? &fork.b : &fork.a, wire, bytes), ERR_OK);
+    }
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now), ERR_RANGE);
+    f.lose = true;
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_admit(frame, &rules, &o, author.id), f.now), ERR_OK);
+    few_actions(&f, 0);
+    f.lose = false;
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now), ERR_OK);
+    few_actions(&f, 0);
+    few_deliver(&f);
+    struct net_frontier_entry e;
+    assert_true(net_gossip_feed(f.g[2], author.id, &e));
+    assert_int_equal(e.cut, 0);
     rules.admission = NET_OPEN;
     few_release(&f);
 }
@@ -437,6 +638,42 @@ static void settled_when_both_hold_both(void **state)
     assert_int_equal(held(&f, 0, f.id[1]), 5);
     seals(&f, 0, 1);
     assert_false(net_gossip_settled(f.g[0]));
+    few_deliver(&f);
+    net_gossip_drain(f.g[0], f.now);
+    few_actions(&f, 0);
+    few_deliver(&f);
+    assert_true(net_gossip_settled(f.g[0]));
+    uint8_t have[1 + WIRE_ENTRY] = {WIRE_HAVE}; /* the neighbour has gone on: ours is held, its is not */
+    struct net_frontier_entry e;
+    assert_true(net_gossip_feed(f.g[1], f.id[1], &e));
+    memcpy(have + 1, f.id[1], 32);
+    bytes_put_le(have + 33, e.count + 3, 8);
+    memset(have + 73, 0xff, 8);
+    frame_to(&f, 0, 1, have, sizeof have);
+    assert_false(net_gossip_settled(f.g[0]));
+    few_release(&f);
+}
+
+static void share_says_what_would_count(void **state)
+{
+    (void)state;
+    struct few f;
+    rules.share_65536 = 32768; /* half of n0 (step + burst) = 16 (1 + 1) is 16 records */
+    rules.burst = 1;
+    scene(&f, 1);
+    assert_true(net_gossip_would_count(f.g[0], 16, 1, 16));
+    assert_false(net_gossip_would_count(f.g[0], 17, 1, 16));
+    assert_true(net_gossip_would_count(f.g[0], 32, 1, 32)); /* of half the weight */
+    seals(&f, 0, 10);
+    assert_true(net_gossip_would_count(f.g[0], 6, 1, 6));
+    assert_false(net_gossip_would_count(f.g[0], 7, 1, 7));
+    seals(&f, 0, 10); /* 6 of them count */
+    struct net_clock c;
+    net_gossip_clock(f.g[0], &c);
+    assert_int_equal(c.lo, UINT64_C(16) << 32);
+    assert_int_equal(c.step, 1);
+    rules.share_65536 = 65536;
+    rules.burst = 1u << 20;
     few_release(&f);
 }
 
@@ -590,6 +827,78 @@ static void answers_are_limited(void **state)
     few_release(&f);
 }
 
+static const uint8_t *believe(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n)
+{
+    (void)ctx;
+    uint8_t *bytes = malloc(32 + n);
+    ENSURE(bytes != NULL);
+    memcpy(bytes, id, 32);
+    memcpy(bytes + 32, wire, n);
+    return bytes;
+}
+
+static void forget_bytes(void *ctx, const uint8_t *bytes)
+{
+    (void)ctx;
+    free((void *)(uintptr_t)bytes);
+}
+
+/* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we stop contributing.  (Signatures are
+ * skipped through the simulator's door: 65,536 of them take seconds.) */
+static void table_is_limited(void **state)
+{
+    (void)state;
+    struct few f;
+    const struct net_intern intern = {NULL, believe, believe, forget_bytes};
+    struct net_segment s = {.count = 1, .lag = 1};
+    uint8_t wire[NET_SEGMENT_BYTES_MAX], machine[32] = {0};
+    const size_t n = net_segment_write(wire, &s);
+    uint64_t random = 4;
+    scene(&f, 1);
+    net_gossip_set_intern(f.g[0], &intern);
+    for (uint32_t k = 0; k < LIMIT_FEEDS; k++) {
+        bytes_put_le(machine, next(&random), 8);
+        if (k == 1)
+            assert_null(net_gossip_own_closed(f.g[0]));
+        assert_int_equal(net_gossip_load(f.g[0], machine, wire, n), ERR_OK);
+        few_actions(&f, 0);
+    }
+    assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n), ERR_NOMEM);
+    assert_string_equal(net_gossip_own_closed(f.g[0]), "table");
+    assert_int_equal(net_gossip_frontier(f.g[0], NET_ALL, NULL, 0), LIMIT_FEEDS);
+    s.first_seq = 1;
+    struct net_frontier_entry e;
+    assert_true(net_gossip_feed(f.g[0], machine, &e));
+    memcpy(s.prev, e.head, 8);
+    assert_int_equal(net_gossip_load(f.g[0], machine, wire, net_segment_write(wire, &s)), ERR_OK);
+    few_release(&f);
+}
+
+/* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get theirs. */
+static void pulls_are_limited(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_gossip_counters c;
+    uint64_t random = 8;
+    scene(&f, 1);
+    for (uint32_t link = 0; link < 12; link++) {
+        assert_int_equal(net_gossip_link_up(f.g[0], link, few_key((uint8_t)link).id, false, f.now), ERR_OK);
+        uint8_t have[1 + 50 * WIRE_ENTRY] = {WIRE_HAVE};
+        for (int k = 0; k < 50; k++) {
+            uint8_t *entry = have + 1 + k * WIRE_ENTRY;
+            bytes_put_le(entry, next(&random), 8);
+            entry[32] = 9;
+            memset(entry + 72, 0xff, 8);
+        }
+        for (int again = 0; again < 40; again++)
+            frame_to(&f, 0, link, have, sizeof have);
+        net_gossip_count(f.g[0], &c);
+        assert_int_equal(c.pulls, (link + 1) * LIMIT_LINK_PULLS < LIMIT_PULLS ? (link + 1) * LIMIT_LINK_PULLS : LIMIT_PULLS);
+    }
+    few_release(&f);
+}
+
 /* ---- damage of every kind ---- */
 
 enum { TAPE = 400 };
@@ -739,11 +1048,19 @@ int main(void)
         cmocka_unit_test(line_of_machines),
         cmocka_unit_test(comparison_is_small),
         cmocka_unit_test(pruned_to_a_tree),
+        cmocka_unit_test(pull_takes_prune_back),
         cmocka_unit_test(lost_segments_are_pulled),
         cmocka_unit_test(joiner_pulls_everything),
         cmocka_unit_test(retraction_unfolds_exactly),
         cmocka_unit_test(twins_are_cut),
         cmocka_unit_test(own_tail_is_adopted),
+        cmocka_unit_test(no_proof_from_one_segment),
+        cmocka_unit_test(other_signature_is_no_fork),
+        cmocka_unit_test(one_form_of_a_proof),
+        cmocka_unit_test(late_answer_to_a_search),
+        cmocka_unit_test(share_says_what_would_count),
+        cmocka_unit_test(table_is_limited),
+        cmocka_unit_test(pulls_are_limited),
         cmocka_unit_test(admission_travels),
         cmocka_unit_test(allow_list),
         cmocka_unit_test(highest_checkpoint_wins),
