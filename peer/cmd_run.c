@@ -17,6 +17,7 @@ struct values {
     struct peer_list connect;
     uint64_t batch, segment;
     double seal, linger, drain;
+    bool relay;
 };
 
 /* Everything a peer needs from the disk. */
@@ -121,6 +122,8 @@ static enum err find_data(struct setup *s, const struct values *v, const char *a
 {
     const bool file = arg && !peer_invite_is(arg);
     char path[PEER_PATH_BYTES] = "";
+    if (v->relay)
+        return ERR_OK;
     if (v->data)
         snprintf(path, sizeof path, "%s", v->data);
     if (!path[0])
@@ -253,6 +256,7 @@ static const struct peer_option options[] = {
     {"listen", PEER_TEXT, AT(listen), "HOST:PORT", "accept peers here, port 0 for any free one (default: dial out only)", 0, 0},
     {"connect", PEER_LIST, AT(connect), "HOST:PORT", "a peer to join by; may be given many times; retried for ever", 0, 0},
     {"data", PEER_TEXT, AT(data), "FILE", "JSONL examples to learn from (default: as in the last run; none: relay only)", 0, 0},
+    {"relay", PEER_FLAG, AT(relay), NULL, "measure nothing: only fold, store and pass on what others send", 0, 0},
     PEER_FLAG_ROWS(struct values, flags, "folder of the base model (default: as in the last run, or fetched from peers)"),
     {"batch", PEER_U64, AT(batch), "N", "examples per measuring call (default: grows until a call takes 0.2 s)", 1, 65536},
     {"segment", PEER_U64, AT(segment), "N", "records per segment (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},

@@ -242,7 +242,7 @@ static void why_not(const struct peer_compute *c, char *out, size_t n)
 {
     out[0] = 0;
     if (!c->o.data)
-        snprintf(out, n, "no data (start with --data FILE)");
+        snprintf(out, n, "no data: it only folds and relays (start it with --data FILE)");
     else if (!c->mark)
         snprintf(out, n, "starting");
     else if (c->mark->hold)

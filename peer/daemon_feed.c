@@ -241,6 +241,7 @@ void daemon_finish(struct daemon *d)
     if (!d->finishing) {
         d->finishing = true;
         d->finish_ns = d->changed_ns = now;
+        d->settled_ns = 0;
         peer_log(PEER_INFO, "last_step", "step=%llu reason=\"waiting for the neighbours to hold the same\"",
                  (unsigned long long)d->m->net.steps);
     }
@@ -251,8 +252,9 @@ void daemon_finish(struct daemon *d)
     }
     size_t agree = 0, links = 0;
     net_gossip_agreement(d->gossip, &agree, &links);
-    const bool alone = links == 0 && d->n_dials > 0;
-    const bool settled = !alone && net_gossip_settled(d->gossip) && agree == links;
+    if (links > 0 && agree == links && net_gossip_settled(d->gossip))
+        d->settled_ns = now; /* whoever leaves after this took everything along */
+    const bool settled = links == 0 && d->n_dials == 0 ? true : d->settled_ns > d->changed_ns && (links == 0 || d->settled_ns == now);
     const bool quiet = (double)(now - d->changed_ns) >= d->o.linger_s * (double)NS;
     const bool enough = (double)(now - d->finish_ns) >= d->o.drain_s * (double)NS;
     if (!(settled && quiet) && !enough)

@@ -105,7 +105,7 @@ struct daemon {
 
     /* the end */
     bool finishing;
-    uint64_t finish_ns, drained_ns;
+    uint64_t finish_ns, drained_ns, settled_ns;
     bool quit;
     enum peer_daemon_end end;
     struct err_why why;

@@ -76,6 +76,8 @@ class Peer:
             args += ["--listen", "127.0.0.1:0"]
         if self.data:
             args += ["--data", f"{DEMO}/train.jsonl"]
+        elif self.data is not None:  # None: whatever the home remembers
+            args.append("--relay")
         args += self.options + [str(o) for o in more]
         with open(self.log_path(), "a") as log, open(self.out_path(), "w") as out:
             self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment(),

@@ -84,9 +84,9 @@ def test_late_joiner_and_stop(folder, swarm):
     a.wait_status("a past to catch up with", lambda x: x["records"]["folded"] >= 1500)
     b = s.peer("b", "--connect", at).start()
     b.wait_status("to have caught up and contributed", lambda x: x["records"]["own"] > 0 and x["records"]["folded"] > 1500)
-    relay = s.peer("relay", "--connect", at, data=False, manifest=True)
-    relay.start()
-    relay.wait_status("to fold without data of its own", lambda x: x["records"]["folded"] > 1500 and x["why"])
+    relay = s.peer("relay", "--connect", at, data=False).start()
+    x = relay.wait_status("to fold without data of its own", lambda x: x["records"]["folded"] > 1500 and "no data" in x["why"])
+    assert x["records"]["own"] == 0 and not x["contributing"]
     settle([a, b, relay])
     good("stop", "--home", b.home)
     assert b.ended() == 0
@@ -137,8 +137,8 @@ def test_join_by_invite(folder, swarm):
         with open(f"{DEMO}/model/{name}", "rb") as f, open(f"{b.home}/model/{name}", "rb") as g:
             assert f.read() == g.read(), name
     assert b.end() == 0
-    b.manifest = None  # the home knows its run now
-    b.data = False
+    b.manifest = None  # the home knows its run now, its model and its data
+    b.data = None
     b.start("--connect", at)
     b.wait_status("to go on from the home alone", lambda x: x["records"]["own"] > 0 and x["peers"])
 
@@ -191,19 +191,19 @@ def test_copied_home_gets_a_new_key(folder, swarm):
 
 
 def test_sync_rounds(folder, swarm):
-    """pace sync: the same digest too; a peer that dies does not stop the others."""
-    s = swarm("--n0", 42, "--sides", 1, "--directions", 7, "--segment-max", 14, "--steps", 25, "--pace", "sync", "--round-timeout",
-              1)
-    a = s.peer("a").start()
-    at = a.address()
-    b = s.peer("b", "--connect", at).start()
-    c = s.peer("c", "--connect", at).start()
-    c.wait_status("a few rounds", lambda x: x["step"] >= 3)
+    """pace sync: rounds of all, the same digest; a peer that dies stops the others for the round timeout at most."""
+    s = swarm("--n0", 42, "--sides", 1, "--directions", 7, "--segment-max", 14, "--steps", 120, "--pace", "sync",
+              "--round-timeout", 0.5)
+    relay = s.peer("relay", data=False).start()
+    at = relay.address()
+    a, b, c = (s.peer(name, "--connect", at).start() for name in "abc")
+    c.wait_status("a few rounds", lambda x: x["step"] >= 20 and x["records"]["folded"] > x["records"]["own"])
     c.kill()
-    for p in (a, b):
+    for p in (relay, a, b):
         assert p.ended() == 0, p.log()[-2000:]
-    last = [a.last(), b.last()]
-    assert same(last) and last[0]["step"] >= 25, last
+    last = [p.last() for p in (relay, a, b)]
+    assert same(last) and last[0]["step"] >= 120, last
+    assert all(x["records"]["own"] > 14 * 60 for x in last[1:]), last
     assert b.replay()["digest"] == last[0]["digest"], last
 
 
