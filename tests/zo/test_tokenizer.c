@@ -298,6 +298,8 @@ static void refusals_name_the_part(void **state)
         {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", ERR_FORMAT, "[UNK]"},
         {"{" MODEL ",\"normalizer\":{\"type\":\"Odd\"}}", ERR_UNSUPPORTED, "normalizer: type \"Odd\""},
         {"{" MODEL ",\"normalizer\":{\"type\":\"Replace\"}}", ERR_FORMAT, "Replace"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"&&\"}}", ERR_FORMAT, "base64"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"/////w==\"}}", ERR_FORMAT, "damaged"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Odd\"}}", ERR_UNSUPPORTED, "pre_tokenizer: type \"Odd\""},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\"}}", ERR_FORMAT, "pretokenizers"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(\"}}}",

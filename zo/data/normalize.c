@@ -17,10 +17,11 @@ enum norm_kind {
     NORM_PREPEND,
     NORM_NMT,
     NORM_BYTE_LEVEL,
+    NORM_PRECOMPILED,
 };
 static const char *const kind_names[] = {
     "Sequence", "NFC",          "NFD",            "NFKC",    "NFKD",    "Lowercase", "Strip",
-    "StripAccents", "BertNormalizer", "Replace", "Prepend", "Nmt", "ByteLevel",
+    "StripAccents", "BertNormalizer", "Replace", "Prepend", "Nmt", "ByteLevel", "Precompiled",
 };
 
 struct norm {
@@ -30,6 +31,7 @@ struct norm {
     char *literal, *content;                      /* Replace, Prepend */
     size_t literal_n, content_n;
     struct regex *regex;
+    struct charsmap *charsmap; /* Precompiled */
     struct norm **child;
     size_t n_children;
 };
@@ -44,6 +46,7 @@ void zo_norm_free(struct norm *n)
     free(n->literal);
     free(n->content);
     zo_regex_free(n->regex);
+    zo_charsmap_free(n->charsmap);
     free(n);
 }
 
@@ -105,6 +108,8 @@ static enum err read_kind(struct norm *n, const json_t *config, struct err_why *
         return ERR_OK;
     case NORM_REPLACE:
         return read_replace(n, config, why);
+    case NORM_PRECOMPILED:
+        return zo_charsmap_new(&n->charsmap, zo_json_text(config, "precompiled_charsmap", ""), why);
     case NORM_PREPEND: {
         const json_t *text = zo_json_member(config, "prepend");
         if (!json_is_string(text))
@@ -359,6 +364,9 @@ enum err zo_norm_apply(const struct norm *n, struct buf *out, const char *text, 
         if (k)
             buf_add(out, n->content, n->content_n);
         buf_add(out, text, k);
+        break;
+    case NORM_PRECOMPILED:
+        zo_charsmap_apply(n->charsmap, out, text, k);
         break;
     case NORM_BYTE_LEVEL:
         for (size_t i = 0; i < k; i++)

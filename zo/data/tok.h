@@ -40,6 +40,12 @@ void zo_norm_free(struct norm *n);
 NODISCARD enum err zo_norm_apply(const struct norm *nm, struct buf *out, const char *text,
                                  size_t n);
 
+/* ---- charsmap.c: SentencePiece's own normalizer, a compiled table ---- */
+struct charsmap;
+NODISCARD enum err zo_charsmap_new(struct charsmap **c, const char *base64, struct err_why *why);
+void zo_charsmap_free(struct charsmap *c);
+void zo_charsmap_apply(const struct charsmap *c, struct buf *out, const char *text, size_t n);
+
 /* ---- pretokenize.c ---- */
 struct pretok;
 NODISCARD enum err zo_pretok_new(struct pretok **p, const json_t *config, struct err_why *why);
