@@ -214,6 +214,7 @@ static enum err start_signals(struct daemon *d, struct err_why *why)
     if (signal_event < 0)
         return err_set(why, ERR_IO, "eventfd: %s", strerror(errno));
     d->signals = signal_event;
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: an error code */
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         if (sigaction(numbers[i], &act, NULL) != 0)
             return err_set(why, ERR_IO, "sigaction: %s", strerror(errno));

@@ -218,8 +218,9 @@ void daemon_own_behind(struct daemon *d, const struct net_action *a)
         return;
     }
     if (!a->blame && d->own_sealed == 0 && daemon_now() - d->started_ns < adopt_ns) {
-        peer_log(PEER_INFO, "own_feed", "seq=%llu reason=\"neighbours hold more of our own feed: going on from there\"",
-                 (unsigned long long)a->seq);
+        peer_log(d->adopted ? PEER_DEBUG : PEER_INFO, "own_feed",
+                 "seq=%llu reason=\"neighbours hold more of our own feed: going on from its end\"", (unsigned long long)a->seq);
+        d->adopted = true;
         daemon_feed_send(d, false);
         d->dirty = true;
         return;

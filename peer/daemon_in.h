@@ -82,6 +82,7 @@ struct daemon {
     bool new_key;             /* never seal again */
     bool paused, disk_failed;
     uint64_t paused_until_ns, disk_retry_ns;
+    bool adopted;             /* neighbours gave us segments of our own */
     bool own_stored;          /* the segment being sent was stored before gossip saw it */
     uint64_t own_sealed;      /* segments, this process */
     bool sealed_marked;       /* the home remembers that this key has sealed */
