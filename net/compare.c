@@ -1,7 +1,8 @@
 /* Who lacks what: eager push along cursors, and frontier comparison by a tree of digests.
  *
- * Two machines that agree exchange 58 bytes.  Two that differ in d feeds of n exchange at most d paths down the tree
- * (16 digests of 16 bytes a level) and the entries of d buckets: n / 256 each. */
+ * Two machines that agree exchange 58 bytes.  Two that differ in d feeds of n exchange at most d
+ * paths down the tree (16 digests of 16 bytes a level) and the entries of d buckets: n / 256 each.
+ */
 #include "core.h"
 #include "wire.h"
 
@@ -42,8 +43,10 @@ static bool link_cover(struct net_gossip *g, struct net_link *l, uint32_t name)
     return true;
 }
 
-/* The neighbour holds the first n segments of feed `name` (or was sent them); exact: and no more. */
-void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n, bool exact)
+/* The neighbour holds the first n segments of feed `name` (or was sent them); exact: and no more.
+ */
+void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n,
+                     bool exact)
 {
     if (!link_cover(g, l, name))
         return;
@@ -90,8 +93,8 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     net_link_cursor(g, l, name, i + 1, false);
 }
 
-/* Feeds we know already reach the new neighbour by its other links, or it will pull or graft them.  With few feeds it is
- * cheaper to let the first duplicates find the shorter trees. */
+/* Feeds we know already reach the new neighbour by its other links, or it will pull or graft them.
+ * With few feeds it is cheaper to let the first duplicates find the shorter trees. */
 void net_link_begin(struct net_gossip *g, struct net_link *l)
 {
     if (g->n_feeds <= LIMIT_FLOOD_FEEDS)
@@ -106,9 +109,10 @@ bool net_lazy(const struct net_link *l, uint32_t name)
     return name < l->n_cursor && l->cursor[name] & NET_LAZY;
 }
 
-/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones will pull.
- * A neighbour that had it from elsewhere says PRUNE, and a PULL takes that back: each feed thus runs along the tree of its
- * first arrivals (Leitao et al. 2007, "Epidemic broadcast trees"), and comparison repairs the tree where it breaks. */
+/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones
+ * will pull. A neighbour that had it from elsewhere says PRUNE, and a PULL takes that back: each
+ * feed thus runs along the tree of its first arrivals (Leitao et al. 2007, "Epidemic broadcast
+ * trees"), and comparison repairs the tree where it breaks. */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from)
 {
     const uint32_t n = g->feeds[name]->n, start = (uint32_t)(net_random(g) % LIMIT_LINKS);
@@ -142,7 +146,8 @@ void net_send_summary(struct net_gossip *g, struct net_link *l)
     g->count.summaries++;
 }
 
-void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type, const uint8_t machine[32])
+void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type,
+                    const uint8_t machine[32])
 {
     uint8_t frame[1 + WIRE_ENTRY] = {type};
     struct net_frontier_entry e = {.cut = NET_NO_CUT};
@@ -163,7 +168,8 @@ void net_send_evidence(struct net_gossip *g, const struct net_link *l, const str
 }
 
 /* All entries with lo < machine <= hi, in as many frames as they need. */
-static void send_entries(struct net_gossip *g, struct net_link *l, const uint8_t lo[32], const uint8_t hi[32])
+static void send_entries(struct net_gossip *g, struct net_link *l, const uint8_t lo[32],
+                         const uint8_t hi[32])
 {
     uint8_t frame[1 + 64 + WIRE_ENTRIES_MAX * WIRE_ENTRY] = {WIRE_ENTRIES};
     uint32_t i = net_table_lower(g, lo);
@@ -202,7 +208,8 @@ static void send_range(struct net_gossip *g, struct net_link *l, unsigned from, 
 {
     uint8_t lo[32], hi[32], frame[2 + 16 * NET_TREE_BYTES] = {WIRE_NODES};
     byte_range(from, to, lo, hi);
-    const uint32_t first = net_table_lower(g, lo), end = to == 255 ? g->n_feeds : net_table_lower(g, hi);
+    const uint32_t first = net_table_lower(g, lo),
+                   end = to == 255 ? g->n_feeds : net_table_lower(g, hi);
     if (end - first <= 24 || from == to) {
         send_entries(g, l, lo, hi);
         return;
@@ -219,8 +226,9 @@ bool net_on_summary(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
     if (n != NET_TREE_BYTES + 16)
         return false;
     const uint64_t number = bytes_get_le(p + 16, 8);
-    if (g->has_checkpoint && (number < g->checkpoint.number ||
-                              (number == g->checkpoint.number && memcmp(p + 24, g->checkpoint_id, 8) < 0))) {
+    if (g->has_checkpoint &&
+        (number < g->checkpoint.number ||
+         (number == g->checkpoint.number && memcmp(p + 24, g->checkpoint_id, 8) < 0))) {
         uint8_t wire[1 + NET_CONTROL_BYTES_MAX] = {WIRE_CONTROL};
         memcpy(wire + 1, g->checkpoint_frame, g->checkpoint_bytes);
         if (net_spend(g, l, 1 + g->checkpoint_bytes))
@@ -313,7 +321,8 @@ bool net_on_entries(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
     uint8_t at[32];
     memcpy(at, lo, 32);
     for (size_t k = 0; k <= n_entries; k++) {
-        /* What we hold strictly between the last entry and this one (or up to hi) is what it lacks. */
+        /* What we hold strictly between the last entry and this one (or up to hi) is what it lacks.
+         */
         const uint8_t *id = k < n_entries ? p + 64 + k * WIRE_ENTRY : hi;
         for (uint32_t i = net_table_lower(g, at); i < g->n_feeds; i++) {
             const struct net_feed *f = g->feeds[g->sorted[i]];
@@ -371,9 +380,10 @@ static void tell_cut(struct net_gossip *g, struct net_link *l, const struct net_
         net_send_evidence(g, l, f);
 }
 
-/* The neighbour holds e; we hold f.  Neither is a question of trust: whatever it claims, only verified bytes change us.
- * no_head: it has just said that our head is not in its chain. */
-void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e, bool no_head)
+/* The neighbour holds e; we hold f.  Neither is a question of trust: whatever it claims, only
+ * verified bytes change us. no_head: it has just said that our head is not in its chain. */
+void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e,
+                       bool no_head)
 {
     uint32_t name = 0;
     const struct net_feed *f = net_table_find(g, e->machine, &name);

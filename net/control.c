@@ -149,8 +149,9 @@ static size_t sign_and_write(uint8_t *frame, struct net_control *c, const struct
     return net_control_write(frame, c);
 }
 
-size_t net_control_retract(uint8_t *frame, const struct net_rules *r, const struct net_identity *owner,
-                           const uint8_t machine[32], uint64_t seq)
+size_t net_control_retract(uint8_t *frame, const struct net_rules *r,
+                           const struct net_identity *owner, const uint8_t machine[32],
+                           uint64_t seq)
 {
     struct net_control c = {.kind = NET_RETRACT, .seq = seq};
     ENSURE(seq != UINT64_MAX);
@@ -158,8 +159,8 @@ size_t net_control_retract(uint8_t *frame, const struct net_rules *r, const stru
     return sign_and_write(frame, &c, r, owner);
 }
 
-size_t net_control_admit(uint8_t *frame, const struct net_rules *r, const struct net_identity *owner,
-                         const uint8_t machine[32])
+size_t net_control_admit(uint8_t *frame, const struct net_rules *r,
+                         const struct net_identity *owner, const uint8_t machine[32])
 {
     struct net_control c = {.kind = NET_ADMIT};
     memcpy(c.machine, machine, 32);

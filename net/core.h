@@ -1,8 +1,9 @@
 /* net/core.h -- inside the gossip machine: its memory, and the calls between its files.
  *
- *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier, comparison tree
- *   hold.c     accept a segment, lower a cut, controls  compare.c  summaries and entries: who lacks what
- *   repair.c   PULL, fork search, blame                 gossip.c   events, links, tick, views */
+ *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier,
+ * comparison tree hold.c     accept a segment, lower a cut, controls  compare.c  summaries and
+ * entries: who lacks what repair.c   PULL, fork search, blame                 gossip.c   events,
+ * links, tick, views */
 #ifndef NET_CORE_H
 #define NET_CORE_H
 #include "feed.h"
@@ -42,23 +43,27 @@ struct net_tree {
 struct net_search {
     bool active;
     uint8_t machine[32];
-    uint32_t epoch, lo, hi;   /* chain[0, lo) shared; chain[hi] not (or hi = n at the start) */
+    uint32_t epoch, lo, hi; /* chain[0, lo) shared; chain[hi] not (or hi = n at the start) */
     uint32_t questions, n_asked;
     uint32_t asked[LIMIT_ASK_SEQS]; /* indices */
     uint64_t deadline_ns;
 };
-enum { NET_NAMED = 1, NET_LAZY = 2 }; /* it knows our name for the feed; it gets the feed from others: do not push */
+enum {
+    NET_NAMED = 1,
+    NET_LAZY = 2
+}; /* it knows our name for the feed; it gets the feed from others: do not push */
 struct net_link {
     uint32_t id;
     uint8_t machine[32];
     bool outgoing, dead; /* dead: dropped, forgotten when the current event ends */
-    uint32_t *cursor; /* [n_cursor] per feed: 4 * (segments the neighbour holds or was sent) + NET_LAZY + NET_NAMED */
+    uint32_t *cursor;    /* [n_cursor] per feed: 4 * (segments the neighbour holds or was sent) +
+                            NET_LAZY + NET_NAMED */
     uint32_t n_cursor;
     uint32_t *names; /* [n_names] the neighbour's name -> our feed index + 1 */
     uint32_t n_names;
     uint32_t n_pulls, faults;
-    bool more;               /* something was skipped for want of a free pull: compare again */
-    bool equal;              /* the last comparison was equal, at root */
+    bool more;  /* something was skipped for want of a free pull: compare again */
+    bool equal; /* the last comparison was equal, at root */
     uint8_t root[NET_TREE_BYTES];
     uint64_t compared_ns, addresses_ns; /* last summary sent, last addresses taken */
     uint64_t wait_ns, wait_until_ns;    /* back-off of repairs */
@@ -88,7 +93,7 @@ struct net_gossip {
     struct net_tree tree;
     net_u128 clock;
 
-    uint8_t (*admitted)[32]; /* sorted */
+    uint8_t (*admitted)[32];   /* sorted */
     uint8_t (*admissions)[64]; /* the owner's signatures beside it */
     uint32_t n_admitted, admitted_capacity;
     bool has_checkpoint;
@@ -114,7 +119,8 @@ uint64_t net_random(struct net_gossip *g);
 
 /* queue.c.  Offsets stay good until every action is taken. */
 void net_queue_release(struct net_queue *q);
-size_t net_queue_bytes(struct net_queue *q, const uint8_t *p, size_t n); /* SIZE_MAX: out of memory */
+size_t net_queue_bytes(struct net_queue *q, const uint8_t *p,
+                       size_t n); /* SIZE_MAX: out of memory */
 void net_queue_push(struct net_queue *q, const struct net_queued *a);
 bool net_queue_take(struct net_gossip *g, struct net_action *a);
 void net_send(struct net_gossip *g, const struct net_link *l, const uint8_t *frame, size_t n);
@@ -122,9 +128,13 @@ void net_send_at(struct net_gossip *g, const struct net_link *l, size_t at, size
 void net_drop(struct net_gossip *g, struct net_link *l, const char *reason, bool blame);
 
 /* table.c */
-struct net_feed *net_table_find(const struct net_gossip *g, const uint8_t machine[32], uint32_t *name); /* NULL; name may be NULL */
-struct net_feed *net_table_add(struct net_gossip *g, const uint8_t machine[32], uint32_t *name);        /* NULL: full or no memory */
-uint32_t net_table_lower(const struct net_gossip *g, const uint8_t machine[32]); /* first position in sorted with id >= machine */
+struct net_feed *net_table_find(const struct net_gossip *g, const uint8_t machine[32],
+                                uint32_t *name); /* NULL; name may be NULL */
+struct net_feed *net_table_add(struct net_gossip *g, const uint8_t machine[32],
+                               uint32_t *name); /* NULL: full or no memory */
+uint32_t
+net_table_lower(const struct net_gossip *g,
+                const uint8_t machine[32]); /* first position in sorted with id >= machine */
 void net_table_touch(struct net_gossip *g, const struct net_feed *f); /* its entry changed */
 void net_tree_refresh(struct net_gossip *g);
 void net_table_release(struct net_gossip *g);
@@ -132,35 +142,55 @@ void net_entry_write(uint8_t out[80], const struct net_frontier_entry *e);
 void net_entry_read(struct net_frontier_entry *e, const uint8_t in[80]);
 bool net_entry_same(const struct net_frontier_entry *a, const struct net_frontier_entry *b);
 
-/* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown machine. */
-enum net_verdict { NET_TAKEN, NET_DUPLICATE, NET_GAP, NET_CONFLICT, NET_FORKED, NET_LATE, NET_INVALID, NET_UNADMITTED, NET_NO_ROOM };
-enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32], const struct net_segment *s,
-                                  const uint8_t *wire, size_t n, bool store);
-/* ERR_OK: taken; ERR_RANGE: nothing new; ERR_PROTO: invalid; ERR_AGAIN: a proof whose predecessor is not held. */
-NODISCARD enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store, const struct net_link *from);
+/* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown
+ * machine. */
+enum net_verdict {
+    NET_TAKEN,
+    NET_DUPLICATE,
+    NET_GAP,
+    NET_CONFLICT,
+    NET_FORKED,
+    NET_LATE,
+    NET_INVALID,
+    NET_UNADMITTED,
+    NET_NO_ROOM
+};
+enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32],
+                                  const struct net_segment *s, const uint8_t *wire, size_t n,
+                                  bool store);
+/* ERR_OK: taken; ERR_RANGE: nothing new; ERR_PROTO: invalid; ERR_AGAIN: a proof whose predecessor
+ * is not held. */
+NODISCARD enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n,
+                                    bool store, const struct net_link *from);
 
 /* The frame of the signed admission of machine; 0: none is needed or held. */
 size_t net_hold_admission_of(const struct net_gossip *g, const uint8_t machine[32], uint8_t *frame);
 
 /* compare.c */
-void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n, bool exact);
-uint32_t net_link_known(const struct net_link *l, uint32_t name); /* segments it holds or was sent */
+void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n,
+                     bool exact);
+uint32_t net_link_known(const struct net_link *l,
+                        uint32_t name); /* segments it holds or was sent */
 void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t i);
 void net_link_begin(struct net_gossip *g, struct net_link *l);
-bool net_lazy(const struct net_link *l, uint32_t name); /* the neighbour gets the feed from others */
+bool net_lazy(const struct net_link *l,
+              uint32_t name); /* the neighbour gets the feed from others */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from);
 void net_send_summary(struct net_gossip *g, struct net_link *l);
-void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type, const uint8_t machine[32]);
+void net_send_entry(struct net_gossip *g, const struct net_link *l, uint8_t type,
+                    const uint8_t machine[32]);
 void net_send_admission(struct net_gossip *g, const struct net_link *l, const uint8_t machine[32]);
 void net_send_evidence(struct net_gossip *g, const struct net_link *l, const struct net_feed *f);
-void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e, bool no_head);
+void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e,
+                       bool no_head);
 bool net_on_summary(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_agree(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_nodes(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_entries(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_want(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
-bool net_spend(struct net_gossip *g, struct net_link *l, size_t bytes); /* false: over the link's rate */
+bool net_spend(struct net_gossip *g, struct net_link *l,
+               size_t bytes); /* false: over the link's rate */
 
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);
@@ -170,16 +200,19 @@ void net_search_start(struct net_gossip *g, struct net_link *l, const struct net
 void net_blame(struct net_gossip *g, struct net_link *l);
 void net_praise(struct net_link *l);
 void net_repair_forget(struct net_gossip *g, const struct net_link *l);
-void net_regraft(struct net_gossip *g, uint32_t gone); /* the link of that id brings nothing any more */
+void net_regraft(struct net_gossip *g,
+                 uint32_t gone); /* the link of that id brings nothing any more */
 void net_graft_orphans(struct net_gossip *g, struct net_link *l);
 void net_repair_tick(struct net_gossip *g);
 uint64_t net_repair_next(const struct net_gossip *g);
-bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool named);
+bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n,
+                    bool named);
 bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_graft(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
-bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool no_head);
+bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n,
+                 bool no_head);
 bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_control(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);

@@ -1,7 +1,9 @@
-/* net/feed.h -- one machine's holding: (chain, cut) of DESIGN 4, with the weight counted before each segment.
+/* net/feed.h -- one machine's holding: (chain, cut) of DESIGN 4, with the weight counted before
+ * each segment.
  *
  * Invariants  the chain is verified from seq 0; every segment has first_seq < cut; cut never rises.
- * Memory      16 bytes a segment here, plus its bytes: id [32] and wire, as one block (shared through net_intern in a simulator). */
+ * Memory      16 bytes a segment here, plus its bytes: id [32] and wire, as one block (shared
+ * through net_intern in a simulator). */
 #ifndef NET_FEED_H
 #define NET_FEED_H
 #include "count.h"
@@ -17,10 +19,10 @@ struct net_feed {
     uint64_t cut;
     struct net_feed_segment *segments; /* [n] */
     uint32_t n, capacity;
-    uint32_t epoch;     /* rises with each truncation: indices remembered elsewhere are then void */
-    uint32_t source;    /* link that brought the newest segment, NET_NOWHERE: none */
-    uint64_t weight;    /* counted weight of the whole chain */
-    uint8_t *evidence;  /* [evidence_bytes] control frame that made the cut, or NULL */
+    uint32_t epoch;    /* rises with each truncation: indices remembered elsewhere are then void */
+    uint32_t source;   /* link that brought the newest segment, NET_NOWHERE: none */
+    uint64_t weight;   /* counted weight of the whole chain */
+    uint8_t *evidence; /* [evidence_bytes] control frame that made the cut, or NULL */
     uint32_t evidence_bytes;
 };
 
@@ -36,8 +38,9 @@ static inline const uint8_t *net_feed_wire(const struct net_feed *f, uint32_t i)
 }
 size_t net_feed_wire_bytes(const struct net_feed *f, uint32_t i);
 uint64_t net_feed_first(const struct net_feed *f, uint32_t i);
-uint64_t net_feed_end_at(const struct net_feed *f, uint32_t n);  /* end of the first n segments */
-uint32_t net_feed_step_at(const struct net_feed *f, uint32_t n); /* step of segment n - 1; 0 for n = 0 */
+uint64_t net_feed_end_at(const struct net_feed *f, uint32_t n); /* end of the first n segments */
+uint32_t net_feed_step_at(const struct net_feed *f,
+                          uint32_t n); /* step of segment n - 1; 0 for n = 0 */
 const uint8_t *net_feed_head_at(const struct net_feed *f, uint32_t n); /* its id; zeros for n = 0 */
 static inline uint64_t net_feed_end(const struct net_feed *f)
 {

@@ -38,7 +38,8 @@ static void own_drop(void *ctx, const uint8_t *bytes)
     free((void *)(uintptr_t)bytes); /* ours: only lent out as const */
 }
 
-enum err net_gossip_new(struct net_gossip **out, const struct net_rules *rules, const uint8_t self[32], uint64_t seed)
+enum err net_gossip_new(struct net_gossip **out, const struct net_rules *rules,
+                        const uint8_t self[32], uint64_t seed)
 {
     if (rules->n0 == 0 || rules->k == 0 || rules->share_65536 == 0)
         return ERR_RANGE;
@@ -112,9 +113,19 @@ void net_gossip_address(struct net_gossip *g, const char *address)
     for (uint32_t i = 0; i < g->n_addresses; i++)
         if (strcmp(g->addresses[i], address) == 0)
             return;
-    const uint32_t i =
-        g->n_addresses < LIMIT_ADDRESSES ? g->n_addresses++ : (uint32_t)(net_random(g) % LIMIT_ADDRESSES);
+    const uint32_t i = g->n_addresses < LIMIT_ADDRESSES
+                           ? g->n_addresses++
+                           : (uint32_t)(net_random(g) % LIMIT_ADDRESSES);
     memcpy(g->addresses[i], address, n + 1);
+}
+
+/* The bytes of s without its NUL; returns how many. */
+static size_t put_text(uint8_t *out, const char *s)
+{
+    size_t n = 0;
+    for (; s[n]; n++)
+        out[n] = (uint8_t)s[n];
+    return n;
 }
 
 static void send_addresses(struct net_gossip *g, const struct net_link *l)
@@ -123,19 +134,20 @@ static void send_addresses(struct net_gossip *g, const struct net_link *l)
     size_t at = 1;
     if (g->n_addresses == 0)
         return;
-    const uint32_t n = g->n_addresses < LIMIT_ADDRESSES_TOLD ? g->n_addresses : LIMIT_ADDRESSES_TOLD;
+    const uint32_t n =
+        g->n_addresses < LIMIT_ADDRESSES_TOLD ? g->n_addresses : LIMIT_ADDRESSES_TOLD;
     const uint32_t start = (uint32_t)(net_random(g) % g->n_addresses);
     for (uint32_t k = 0; k < n; k++) {
         const char *a = g->addresses[(start + k) % g->n_addresses];
-        const size_t bytes = strlen(a);
+        const size_t bytes = put_text(frame + at + 1, a);
         frame[at] = (uint8_t)bytes;
-        memcpy(frame + at + 1, a, bytes);
         at += 1 + bytes;
     }
     net_send(g, l, frame, at);
 }
 
-static void learned(struct net_gossip *g, const struct net_link *l, const uint8_t *p, size_t n, bool own)
+static void learned(struct net_gossip *g, const struct net_link *l, const uint8_t *p, size_t n,
+                    bool own)
 {
     struct net_queued a = {.kind = NET_LEARNED, .link = l->id, .seq = own, .bytes = n};
     if (!address_plain((const char *)p, n))
@@ -191,7 +203,8 @@ static void send_want(struct net_gossip *g, const struct net_link *l, const uint
     net_send(g, l, frame, sizeof frame);
 }
 
-enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t machine[32], bool outgoing, uint64_t now_ns)
+enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t machine[32],
+                            bool outgoing, uint64_t now_ns)
 {
     g->now_ns = now_ns > g->now_ns ? now_ns : g->now_ns;
     if (net_link_by_id(g, link) || memcmp(machine, g->self, 32) == 0)
@@ -209,8 +222,7 @@ enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t m
     g->links[g->n_links++] = l;
     net_link_begin(g, l);
     uint8_t hello[2 + LIMIT_ADDRESS_BYTES] = {WIRE_HELLO, WIRE_VERSION};
-    const size_t n = strlen(g->listening);
-    memcpy(hello + 2, g->listening, n);
+    const size_t n = put_text(hello + 2, g->listening);
     net_send(g, l, hello, 2 + n);
     send_want(g, l, g->self); /* the network may hold more of our feed than we do: DESIGN 5 */
     send_addresses(g, l);
@@ -242,7 +254,8 @@ void net_gossip_link_down(struct net_gossip *g, uint32_t link, uint64_t now_ns)
 }
 
 /* false: not a frame of this protocol. */
-static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, const uint8_t *p, size_t n)
+static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, const uint8_t *p,
+                     size_t n)
 {
     switch (type) {
     case WIRE_HELLO:
@@ -287,7 +300,8 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
     }
 }
 
-void net_gossip_frame(struct net_gossip *g, uint32_t link, const uint8_t *frame, size_t n, uint64_t now_ns)
+void net_gossip_frame(struct net_gossip *g, uint32_t link, const uint8_t *frame, size_t n,
+                      uint64_t now_ns)
 {
     struct net_link *l = net_link_by_id(g, link);
     g->now_ns = now_ns > g->now_ns ? now_ns : g->now_ns; /* a clock that jumps back stands still */
@@ -342,7 +356,8 @@ uint64_t net_gossip_next_tick(const struct net_gossip *g)
 
 /* ---- what comes from our own side ---- */
 
-enum err net_gossip_load(struct net_gossip *g, const uint8_t machine[32], const uint8_t *wire, size_t n)
+enum err net_gossip_load(struct net_gossip *g, const uint8_t machine[32], const uint8_t *wire,
+                         size_t n)
 {
     struct net_segment s;
     TRY(net_segment_parse(&s, wire, n));

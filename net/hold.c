@@ -1,9 +1,10 @@
-/* What a machine holds and why it changes: DESIGN 4's merge, one segment or one control event at a time. */
+/* What a machine holds and why it changes: DESIGN 4's merge, one segment or one control event at a
+ * time. */
 #include "core.h"
 #include "wire.h"
 
-/* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the records before it too, and the
- * simulator must find it. */
+/* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the
+ * records before it too, and the simulator must find it. */
 #ifndef PLANTED_BUG
 #define PLANTED_BUG 0
 #endif
@@ -43,8 +44,9 @@ bool net_gossip_admitted(const struct net_gossip *g, const uint8_t machine[32])
     return signed_in(g, machine);
 }
 
-static void queue_segment(struct net_gossip *g, enum net_action_kind kind, const uint8_t machine[32], uint64_t seq,
-                          size_t at, size_t bytes, const uint8_t *counts, size_t count)
+static void queue_segment(struct net_gossip *g, enum net_action_kind kind,
+                          const uint8_t machine[32], uint64_t seq, size_t at, size_t bytes,
+                          const uint8_t *counts, size_t count)
 {
     struct net_queued a = {.kind = kind, .seq = seq, .at = at, .bytes = bytes};
     memcpy(a.machine, machine, 32);
@@ -65,7 +67,8 @@ static void own_behind(struct net_gossip *g, const struct net_feed *f, bool fork
 }
 
 /* Appends a checked segment: count, store, fold. */
-static bool append(struct net_gossip *g, struct net_feed *f, const struct net_segment *s, const uint8_t *bytes, bool store)
+static bool append(struct net_gossip *g, struct net_feed *f, const struct net_segment *s,
+                   const uint8_t *bytes, bool store)
 {
     uint8_t counts[LIMIT_SEGMENT_COUNT];
     const size_t wire_bytes = NET_SEGMENT_HEAD + (size_t)s->count + NET_SIG_BYTES;
@@ -125,8 +128,10 @@ static void lower_cut(struct net_gossip *g, struct net_feed *f, uint64_t cut)
     }
 }
 
-/* Stores and tells: the event is durable before what it removes is gone, so that a crash between them is repaired at start. */
-static void keep_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store, const struct net_link *from)
+/* Stores and tells: the event is durable before what it removes is gone, so that a crash between
+ * them is repaired at start. */
+static void keep_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store,
+                         const struct net_link *from)
 {
     uint8_t wire[1 + NET_CONTROL_BYTES_MAX];
     ENSURE(n <= NET_CONTROL_BYTES_MAX);
@@ -145,8 +150,8 @@ static void keep_control(struct net_gossip *g, const uint8_t *frame, size_t n, b
     }
 }
 
-static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t cut, bool fork, const uint8_t *frame,
-                       size_t n, bool store, const struct net_link *from)
+static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t cut, bool fork,
+                       const uint8_t *frame, size_t n, bool store, const struct net_link *from)
 {
     uint32_t name;
     struct net_feed *f = net_table_find(g, machine, &name);
@@ -170,8 +175,10 @@ static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t
     return ERR_OK;
 }
 
-/* c's two segments are valid, different successors of the first n segments of f (NULL: of nothing). */
-static enum err check_fork(struct net_gossip *g, struct net_control *c, const struct net_feed *f, uint32_t n)
+/* c's two segments are valid, different successors of the first n segments of f (NULL: of nothing).
+ */
+static enum err check_fork(struct net_gossip *g, struct net_control *c, const struct net_feed *f,
+                           uint32_t n)
 {
     uint8_t id_a[32], id_b[32];
     const uint64_t end = f ? net_feed_end_at(f, n) : 0;
@@ -191,7 +198,8 @@ static enum err check_fork(struct net_gossip *g, struct net_control *c, const st
     return ERR_OK;
 }
 
-static enum err hold_fork(struct net_gossip *g, struct net_control *c, bool store, const struct net_link *from)
+static enum err hold_fork(struct net_gossip *g, struct net_control *c, bool store,
+                          const struct net_link *from)
 {
     uint8_t frame[NET_CONTROL_BYTES_MAX];
     static const uint8_t zeros[32];
@@ -248,7 +256,8 @@ size_t net_hold_admission_of(const struct net_gossip *g, const uint8_t machine[3
     return net_control_write(frame, &c);
 }
 
-static enum err hold_checkpoint(struct net_gossip *g, const struct net_control *c, const uint8_t *frame, size_t n)
+static enum err hold_checkpoint(struct net_gossip *g, const struct net_control *c,
+                                const uint8_t *frame, size_t n)
 {
     uint8_t id[32];
     net_control_id(id, c, &g->rules);
@@ -267,7 +276,8 @@ static enum err hold_checkpoint(struct net_gossip *g, const struct net_control *
     return ERR_OK;
 }
 
-enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store, const struct net_link *from)
+enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store,
+                          const struct net_link *from)
 {
     struct net_control c;
     TRY(net_control_parse(&c, frame, n));
@@ -285,9 +295,10 @@ enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, 
     return ERR_OK;
 }
 
-/* s claims the place of our segment n with the same predecessor, and differs: if it is valid, the two are the proof. */
-static enum net_verdict forked(struct net_gossip *g, const struct net_feed *f, uint32_t n, const struct net_segment *s,
-                               bool store)
+/* s claims the place of our segment n with the same predecessor, and differs: if it is valid, the
+ * two are the proof. */
+static enum net_verdict forked(struct net_gossip *g, const struct net_feed *f, uint32_t n,
+                               const struct net_segment *s, bool store)
 {
     uint8_t frame[NET_CONTROL_BYTES_MAX];
     struct net_control c = {.kind = NET_FORK, .seq = s->first_seq, .b = *s};
@@ -302,8 +313,9 @@ static enum net_verdict forked(struct net_gossip *g, const struct net_feed *f, u
 }
 
 /* s follows what we hold: verify, then keep. */
-static enum net_verdict successor(struct net_gossip *g, struct net_feed *f, const uint8_t machine[32],
-                                  const struct net_segment *s, const uint8_t *wire, size_t n, bool store)
+static enum net_verdict successor(struct net_gossip *g, struct net_feed *f,
+                                  const uint8_t machine[32], const struct net_segment *s,
+                                  const uint8_t *wire, size_t n, bool store)
 {
     static const uint8_t zeros[32];
     uint8_t id[32];
@@ -331,8 +343,9 @@ static enum net_verdict successor(struct net_gossip *g, struct net_feed *f, cons
     return NET_NO_ROOM;
 }
 
-enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32], const struct net_segment *s,
-                                  const uint8_t *wire, size_t n, bool store)
+enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32],
+                                  const struct net_segment *s, const uint8_t *wire, size_t n,
+                                  bool store)
 {
     struct net_feed *f = net_table_find(g, machine, NULL);
     const uint64_t end = f ? net_feed_end(f) : 0;

@@ -84,11 +84,12 @@ static enum err read_key(uint8_t *sk, int fd, const char *path, struct err_why *
     if (fstat(fd, &st) != 0)
         return err_set(why, ERR_IO, "cannot read the key file %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode) || st.st_size != (off_t)crypto_sign_SECRETKEYBYTES)
-        return err_set(why, ERR_FORMAT, "%s is not a key file (it must be a file of exactly 64 bytes)",
-                       path);
+        return err_set(why, ERR_FORMAT,
+                       "%s is not a key file (it must be a file of exactly 64 bytes)", path);
     if (st.st_mode & 077)
         return err_set(why, ERR_FORMAT,
-                       "others may read the key file %s: run chmod 600 on it, or make a new key", path);
+                       "others may read the key file %s: run chmod 600 on it, or make a new key",
+                       path);
     size_t have = 0;
     while (have < crypto_sign_SECRETKEYBYTES) {
         const ssize_t r = read(fd, sk + have, crypto_sign_SECRETKEYBYTES - have);
@@ -105,18 +106,20 @@ enum err net_identity_load(struct net_identity *i, const char *path, struct err_
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open the key file %s: %s",
-                       path, strerror(errno));
+        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO,
+                       "cannot open the key file %s: %s", path, strerror(errno));
     uint8_t *sk = sodium_malloc(crypto_sign_SECRETKEYBYTES);
     enum err e = sk ? read_key(sk, fd, path, why) : err_set(why, ERR_NOMEM, "out of memory");
     (void)close(fd);
     if (e == ERR_OK) {
-        /* The public half is stored beside the seed: a damaged file must not make signatures nobody accepts. */
+        /* The public half is stored beside the seed: a damaged file must not make signatures nobody
+         * accepts. */
         uint8_t seed[crypto_sign_SEEDBYTES], pk[32], check[crypto_sign_SECRETKEYBYTES];
         ENSURE(crypto_sign_ed25519_sk_to_seed(seed, sk) == 0);
         ENSURE(crypto_sign_seed_keypair(pk, check, seed) == 0);
         if (sodium_memcmp(check, sk, sizeof check) != 0)
-            e = err_set(why, ERR_FORMAT, "the key file %s is damaged: restore it or make a new key", path);
+            e = err_set(why, ERR_FORMAT, "the key file %s is damaged: restore it or make a new key",
+                        path);
         else
             memcpy(i->id, pk, 32);
         sodium_memzero(seed, sizeof seed);
@@ -155,18 +158,20 @@ void net_hash_end(struct net_hash_state *h, uint8_t out[32])
 
 void net_hash(uint8_t out[32], const struct net_part *parts, size_t n)
 {
-    struct net_hash_state h;
+    struct net_hash_state h = {0};
     net_hash_start(&h);
     for (size_t i = 0; i < n; i++)
         net_hash_more(&h, parts[i].p, parts[i].n);
     net_hash_end(&h, out);
 }
 
-/* Ed25519 reads its message twice, so the parts are joined.  Only a manifest is longer than the stack buffer. */
+/* Ed25519 reads its message twice, so the parts are joined.  Only a manifest is longer than the
+ * stack buffer. */
 enum { SIGNED_BYTES_SHORT = 2048 };
 
 /* The joined parts: in `room`, or malloc'd.  NULL: out of memory. */
-static uint8_t *join(uint8_t room[SIGNED_BYTES_SHORT], size_t *bytes, const struct net_part *parts, size_t n)
+static uint8_t *join(uint8_t room[SIGNED_BYTES_SHORT], size_t *bytes, const struct net_part *parts,
+                     size_t n)
 {
     size_t total = 0, have = 0;
     for (size_t i = 0; i < n; i++)
@@ -193,7 +198,8 @@ void net_sign(uint8_t sig[64], const struct net_identity *i, const struct net_pa
         free(buf);
 }
 
-enum err net_verify(const uint8_t sig[64], const uint8_t id[32], const struct net_part *parts, size_t n)
+enum err net_verify(const uint8_t sig[64], const uint8_t id[32], const struct net_part *parts,
+                    size_t n)
 {
     uint8_t room[SIGNED_BYTES_SHORT];
     size_t bytes = 0;
@@ -244,6 +250,6 @@ enum err net_unhex(uint8_t *out, size_t n, const char *hex)
     if (hex[2 * n] != '\0')
         return ERR_FORMAT;
     for (size_t i = 0; i < n; i++)
-        out[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
+        out[i] = (uint8_t)(16 * hex_value(hex[2 * i]) + hex_value(hex[2 * i + 1]));
     return ERR_OK;
 }

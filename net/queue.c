@@ -74,7 +74,8 @@ bool net_queue_take(struct net_gossip *g, struct net_action *out)
 
 void net_send_at(struct net_gossip *g, const struct net_link *l, size_t at, size_t n)
 {
-    net_queue_push(&g->queue, &(struct net_queued){.kind = NET_SEND, .link = l->id, .at = at, .bytes = n});
+    net_queue_push(&g->queue,
+                   &(struct net_queued){.kind = NET_SEND, .link = l->id, .at = at, .bytes = n});
     g->count.frames_out++;
     g->count.bytes_out += n;
 }

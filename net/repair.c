@@ -1,7 +1,8 @@
 /* Repair: PULL of what follows a head, the search for the place where two chains part, and blame.
  *
- * One pull per feed, LIMIT_LINK_PULLS per link, one search per link.  A repair that ends without anything verified blames the
- * neighbour: its link waits, twice as long each time; another link's next comparison takes over. */
+ * One pull per feed, LIMIT_LINK_PULLS per link, one search per link.  A repair that ends without
+ * anything verified blames the neighbour: its link waits, twice as long each time; another link's
+ * next comparison takes over. */
 #include "core.h"
 #include "wire.h"
 
@@ -45,10 +46,11 @@ void net_pull_end(struct net_gossip *g, struct net_pull *p)
 }
 
 /* Asks l for what follows the first n segments of machine's chain. */
-static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], const struct net_feed *f,
-                 uint32_t n, bool probe)
+static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine[32],
+                 const struct net_feed *f, uint32_t n, bool probe)
 {
-    struct net_frontier_entry e = {.cut = f ? f->cut : NET_NO_CUT, .count = f ? net_feed_end_at(f, n) : 0};
+    struct net_frontier_entry e = {.cut = f ? f->cut : NET_NO_CUT,
+                                   .count = f ? net_feed_end_at(f, n) : 0};
     uint8_t frame[1 + WIRE_ENTRY + 4] = {WIRE_PULL};
     ENSURE(g->n_pulls < LIMIT_PULLS);
     memcpy(e.machine, machine, 32);
@@ -58,7 +60,8 @@ static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine
     bytes_put_le(frame + 1 + WIRE_ENTRY, probe ? 1 : LIMIT_PULL_BYTES, 4);
     net_send(g, l, frame, sizeof frame);
     struct net_pull *p = &g->pulls[g->n_pulls++];
-    *p = (struct net_pull){.link = l->id, .probe = probe, .deadline_ns = g->now_ns + PULL_S * NET_S};
+    *p =
+        (struct net_pull){.link = l->id, .probe = probe, .deadline_ns = g->now_ns + PULL_S * NET_S};
     memcpy(p->machine, machine, 32);
     l->n_pulls++;
     g->count.pulls++;
@@ -66,8 +69,8 @@ static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine
 
 static bool may_pull(struct net_gossip *g, struct net_link *l, const uint8_t machine[32])
 {
-    if (net_pull_of(g, machine) == NULL && g->now_ns >= l->wait_until_ns && l->n_pulls < LIMIT_LINK_PULLS &&
-        g->n_pulls < LIMIT_PULLS)
+    if (net_pull_of(g, machine) == NULL && g->now_ns >= l->wait_until_ns &&
+        l->n_pulls < LIMIT_LINK_PULLS && g->n_pulls < LIMIT_PULLS)
         return true;
     l->more = true;
     return false;
@@ -80,7 +83,8 @@ void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t mach
         pull(g, l, machine, f, f ? f->n : 0, false);
 }
 
-/* ---- the search: 17-ary over our own chain, asking for the neighbour's segments at the same seqs ---- */
+/* ---- the search: 17-ary over our own chain, asking for the neighbour's segments at the same seqs
+ * ---- */
 
 static void search_fail(struct net_gossip *g, struct net_link *l)
 {
@@ -148,10 +152,12 @@ bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     struct net_search *s = &l->search;
     if (n < 72 || (n - 32) % 40 != 0 || (n - 32) / 40 > LIMIT_ASK_SEQS)
         return false;
-    if (!s->active || s->n_asked == 0 || memcmp(s->machine, p, 32) != 0 || (n - 32) / 40 != s->n_asked)
+    if (!s->active || s->n_asked == 0 || memcmp(s->machine, p, 32) != 0 ||
+        (n - 32) / 40 != s->n_asked)
         return true; /* late or twice */
     const struct net_feed *f = net_table_find(g, p, NULL);
-    if (!f || f->epoch != s->epoch) { /* our chain was cut meanwhile: begin again if it is still needed */
+    if (!f ||
+        f->epoch != s->epoch) { /* our chain was cut meanwhile: begin again if it is still needed */
         s->active = false;
         l->more = true;
         return true;
@@ -159,7 +165,8 @@ bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     for (uint32_t k = 0; k < s->n_asked; k++) {
         const uint8_t *told = p + 32 + 40 * k;
         const uint32_t i = s->asked[k];
-        if (bytes_get_le(told, 8) == net_feed_first(f, i) && memcmp(told + 8, net_feed_id(f, i), 32) == 0)
+        if (bytes_get_le(told, 8) == net_feed_first(f, i) &&
+            memcmp(told + 8, net_feed_id(f, i), 32) == 0)
             s->lo = i + 1 > s->lo ? i + 1 : s->lo; /* one shared id: all before it are shared */
     }
     for (uint32_t k = 0; k < s->n_asked; k++)
@@ -192,7 +199,8 @@ static struct net_queued own_behind(const struct net_gossip *g, const struct net
     return a;
 }
 
-static void took_segment(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], uint32_t name)
+static void took_segment(struct net_gossip *g, struct net_link *l, const uint8_t machine[32],
+                         uint32_t name)
 {
     struct net_feed *f = g->feeds[name];
     struct net_pull *p = net_pull_of(g, machine);
@@ -223,8 +231,8 @@ static void forked_segment(struct net_gossip *g, struct net_link *l, const uint8
 }
 
 /* Pushed, and we had it from elsewhere.  Twice from the same neighbour is the network's doing. */
-static void duplicate(struct net_gossip *g, struct net_link *l, const struct net_feed *f, uint32_t name, uint64_t end,
-                      uint32_t their_name)
+static void duplicate(struct net_gossip *g, struct net_link *l, const struct net_feed *f,
+                      uint32_t name, uint64_t end, uint32_t their_name)
 {
     const uint32_t n = net_feed_prefix(f, end);
     const struct net_pull *p = net_pull_of(g, f->machine);
@@ -250,8 +258,8 @@ bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, si
     return true;
 }
 
-static void verdict_on(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], enum net_verdict v,
-                       uint64_t end, uint32_t their_name)
+static void verdict_on(struct net_gossip *g, struct net_link *l, const uint8_t machine[32],
+                       enum net_verdict v, uint64_t end, uint32_t their_name)
 {
     uint32_t name = 0;
     const struct net_feed *f = net_table_find(g, machine, &name);
@@ -305,7 +313,8 @@ static bool cover_names(struct net_link *l, uint32_t name)
     return true;
 }
 
-bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n, bool named)
+bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n,
+                    bool named)
 {
     const size_t head = named ? 4 : 36;
     uint8_t machine[32];
@@ -368,7 +377,8 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
         if (name < l->n_cursor)
             l->cursor[name] &= ~(uint32_t)NET_LAZY; /* nobody else brought it */
         if (from == 0 && name < l->n_cursor)
-            l->cursor[name] &= ~(uint32_t)NET_NAMED; /* it may have refused the first: say whose it is, with its admission */
+            l->cursor[name] &= ~(uint32_t)NET_NAMED; /* it may have refused the first: say whose it
+                                                        is, with its admission */
         for (size_t sent = 0; i < f->n && (sent == 0 || sent < limit); i++) {
             const size_t bytes = 37 + net_feed_wire_bytes(f, i);
             if (net_feed_first(f, i) >= e.cut || !net_spend(g, l, bytes))
@@ -385,8 +395,10 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     return true;
 }
 
-/* What a pull brought, to the neighbours that may lack it: an offer, since most of them will not. */
-static void offer_others(struct net_gossip *g, const struct net_link *from, const uint8_t machine[32])
+/* What a pull brought, to the neighbours that may lack it: an offer, since most of them will not.
+ */
+static void offer_others(struct net_gossip *g, const struct net_link *from,
+                         const uint8_t machine[32])
 {
     uint32_t name;
     const struct net_feed *f = net_table_find(g, machine, &name);
@@ -488,7 +500,8 @@ static void graft(struct net_gossip *g, struct net_link *l, struct grafts *t, st
     f->source = l->id;
 }
 
-/* l holds what we hold: let it bring the feeds that nobody brings.  After a start that is all of them: said in one byte. */
+/* l holds what we hold: let it bring the feeds that nobody brings.  After a start that is all of
+ * them: said in one byte. */
 void net_graft_orphans(struct net_gossip *g, struct net_link *l)
 {
     struct grafts t = {.frame = {WIRE_GRAFT}, .n = 0};
@@ -497,18 +510,21 @@ void net_graft_orphans(struct net_gossip *g, struct net_link *l)
         orphans += g->feeds[name]->source == NET_NOWHERE;
     if (orphans > 8 && orphans > g->n_feeds / 2) {
         for (uint32_t name = 0; name < g->n_feeds; name++)
-            g->feeds[name]->source = g->feeds[name]->source == NET_NOWHERE ? l->id : g->feeds[name]->source;
+            g->feeds[name]->source =
+                g->feeds[name]->source == NET_NOWHERE ? l->id : g->feeds[name]->source;
         net_send(g, l, t.frame, 1);
         return;
     }
     for (uint32_t name = 0; name < g->n_feeds; name++)
-        if (g->feeds[name]->source == NET_NOWHERE && memcmp(g->feeds[name]->machine, g->self, 32) != 0)
+        if (g->feeds[name]->source == NET_NOWHERE &&
+            memcmp(g->feeds[name]->machine, g->self, 32) != 0)
             graft(g, l, &t, g->feeds[name]);
     graft_send(g, l, &t);
 }
 
-/* Feeds that came by the link that went come by none now: another brings them, at best one that does not get them from us.
- * If it does after all, the next comparison shows the lack, and the pull that follows grafts. */
+/* Feeds that came by the link that went come by none now: another brings them, at best one that
+ * does not get them from us. If it does after all, the next comparison shows the lack, and the pull
+ * that follows grafts. */
 void net_regraft(struct net_gossip *g, uint32_t gone)
 {
     for (uint32_t k = 0; k < g->n_links; k++) {
@@ -517,7 +533,8 @@ void net_regraft(struct net_gossip *g, uint32_t gone)
         for (uint32_t name = 0; name < g->n_feeds; name++) {
             struct net_feed *f = g->feeds[name];
             const bool last = k + 1 == g->n_links;
-            if (f->source == gone && (last || (net_lazy(l, name) && net_random(g) % (g->n_links - k) == 0)))
+            if (f->source == gone &&
+                (last || (net_lazy(l, name) && net_random(g) % (g->n_links - k) == 0)))
                 graft(g, l, &t, f);
         }
         const bool any = t.n > 0;
@@ -596,7 +613,8 @@ uint64_t net_repair_next(const struct net_gossip *g)
         if (l->search.active)
             at = l->search.deadline_ns;
         else if (l->more && l->n_pulls == 0)
-            at = l->wait_until_ns > l->compared_ns + NET_S ? l->wait_until_ns : l->compared_ns + NET_S;
+            at = l->wait_until_ns > l->compared_ns + NET_S ? l->wait_until_ns
+                                                           : l->compared_ns + NET_S;
         next = at < next ? at : next;
     }
     return next;

@@ -69,8 +69,8 @@ void net_segment_id(uint8_t id[32], const struct net_segment *s, const uint8_t r
     net_hash(id, parts, 5);
 }
 
-void net_segment_sign(struct net_segment *s, const struct net_rules *r, const struct net_identity *i,
-                      const uint8_t prev_id[32])
+void net_segment_sign(struct net_segment *s, const struct net_rules *r,
+                      const struct net_identity *i, const uint8_t prev_id[32])
 {
     struct net_part parts[5];
     uint8_t wire[NET_SEGMENT_BYTES_MAX];
@@ -78,12 +78,13 @@ void net_segment_sign(struct net_segment *s, const struct net_rules *r, const st
     net_sign(s->sig, i, parts, 5);
 }
 
-bool net_segment_fits(const struct net_segment *s, const struct net_rules *r, const uint8_t prev_id[32],
-                      uint64_t prev_end, uint32_t prev_step)
+bool net_segment_fits(const struct net_segment *s, const struct net_rules *r,
+                      const uint8_t prev_id[32], uint64_t prev_end, uint32_t prev_step)
 {
     static const uint8_t zeros[32];
     const bool first = memcmp(prev_id, zeros, 32) == 0;
-    if (first != (s->first_seq == 0) || s->first_seq != prev_end || memcmp(s->prev, prev_id, 8) != 0)
+    if (first != (s->first_seq == 0) || s->first_seq != prev_end ||
+        memcmp(s->prev, prev_id, 8) != 0)
         return false;
     if (s->count < 1 || s->count > LIMIT_SEGMENT_COUNT || s->lag < s->count)
         return false;

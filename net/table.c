@@ -35,7 +35,8 @@ uint32_t net_table_lower(const struct net_gossip *g, const uint8_t machine[32])
     return lo;
 }
 
-struct net_feed *net_table_find(const struct net_gossip *g, const uint8_t machine[32], uint32_t *name)
+struct net_feed *net_table_find(const struct net_gossip *g, const uint8_t machine[32],
+                                uint32_t *name)
 {
     const uint32_t i = net_table_lower(g, machine);
     if (i == g->n_feeds || memcmp(g->feeds[g->sorted[i]]->machine, machine, 32) != 0)
@@ -50,7 +51,7 @@ static bool table_grow(struct net_gossip *g)
     if (g->n_feeds < g->feeds_capacity)
         return true;
     const uint32_t c = g->feeds_capacity ? 2 * g->feeds_capacity : 16;
-    struct net_feed **f = realloc(g->feeds, c * sizeof *f);
+    struct net_feed **f = realloc(g->feeds, c * sizeof(void *));
     if (!f)
         return false;
     g->feeds = f;
@@ -158,8 +159,8 @@ static bool entry_before(const struct net_feed *f, uint64_t round, struct net_fr
     return e->count > 0 || e->cut != NET_NO_CUT;
 }
 
-size_t net_gossip_frontier(const struct net_gossip *g, uint64_t round, struct net_frontier_entry *out,
-                           size_t n_max)
+size_t net_gossip_frontier(const struct net_gossip *g, uint64_t round,
+                           struct net_frontier_entry *out, size_t n_max)
 {
     size_t n = 0;
     for (uint32_t i = 0; i < g->n_feeds; i++) {
@@ -175,7 +176,7 @@ size_t net_gossip_frontier(const struct net_gossip *g, uint64_t round, struct ne
 
 void net_frontier_digest(const struct net_frontier_entry *e, size_t n, uint8_t out[32])
 {
-    struct net_hash_state h;
+    struct net_hash_state h = {0};
     net_hash_start(&h);
     for (size_t i = 0; i < n; i++) {
         uint8_t bytes[80];
@@ -187,7 +188,7 @@ void net_frontier_digest(const struct net_frontier_entry *e, size_t n, uint8_t o
 
 void net_gossip_frontier_digest(const struct net_gossip *g, uint64_t round, uint8_t out[32])
 {
-    struct net_hash_state h;
+    struct net_hash_state h = {0};
     net_hash_start(&h);
     for (uint32_t i = 0; i < g->n_feeds; i++) {
         struct net_frontier_entry e;

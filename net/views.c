@@ -8,7 +8,8 @@ void net_gossip_clock(const struct net_gossip *g, struct net_clock *out)
     out->step = net_clock_step(g->clock, g->rules.n0);
 }
 
-bool net_gossip_feed(const struct net_gossip *g, const uint8_t machine[32], struct net_frontier_entry *out)
+bool net_gossip_feed(const struct net_gossip *g, const uint8_t machine[32],
+                     struct net_frontier_entry *out)
 {
     const struct net_feed *f = net_table_find(g, machine, NULL);
     if (f)
@@ -21,15 +22,17 @@ bool net_gossip_feed_at(const struct net_gossip *g, size_t i, struct net_feed_vi
     if (i >= g->n_feeds)
         return false;
     const struct net_feed *f = g->feeds[g->sorted[i]];
-    *out = (struct net_feed_view){.weight = f->weight, .segments = f->n, .last_step = net_feed_step_at(f, f->n)};
+    *out = (struct net_feed_view){
+        .weight = f->weight, .segments = f->n, .last_step = net_feed_step_at(f, f->n)};
     net_feed_entry(f, &out->entry);
     if (f->n > 0)
         out->last_loss_f16 = (uint16_t)bytes_get_le(net_feed_wire(f, f->n - 1) + 20, 2);
     return true;
 }
 
-bool net_gossip_segment(const struct net_gossip *g, const uint8_t machine[32], size_t i, struct net_segment *out,
-                        uint8_t id[32], uint8_t counts[LIMIT_SEGMENT_COUNT])
+bool net_gossip_segment(const struct net_gossip *g, const uint8_t machine[32], size_t i,
+                        struct net_segment *out, uint8_t id[32],
+                        uint8_t counts[LIMIT_SEGMENT_COUNT])
 {
     const struct net_feed *f = net_table_find(g, machine, NULL);
     if (!f || i >= f->n)
@@ -75,7 +78,8 @@ void net_gossip_agreement(const struct net_gossip *g, size_t *agree, size_t *lin
     for (uint32_t i = 0; i < g->n_links; i++) {
         const struct net_tree *t = &g->tree;
         const bool clean = !(t->dirty[0] | t->dirty[1] | t->dirty[2] | t->dirty[3]);
-        *agree += clean && g->links[i]->equal && memcmp(g->links[i]->root, t->root, NET_TREE_BYTES) == 0;
+        *agree +=
+            clean && g->links[i]->equal && memcmp(g->links[i]->root, t->root, NET_TREE_BYTES) == 0;
     }
 }
 

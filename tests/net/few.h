@@ -1,4 +1,5 @@
-/* tests/net/few.h -- a few gossip machines joined by perfect links, for tests that look inside.  Many and faults: tests/sim. */
+/* tests/net/few.h -- a few gossip machines joined by perfect links, for tests that look inside.
+ * Many and faults: tests/sim. */
 #ifndef TESTS_NET_FEW_H
 #define TESTS_NET_FEW_H
 #include <onebyte/base/bytes.h>
@@ -48,15 +49,22 @@ static inline struct net_identity few_identity(struct few_key *k)
 
 static inline struct net_rules few_rules(struct few_key *owner)
 {
-    struct net_rules r = {.n0 = 16, .steps = 1000, .share_65536 = 65536, .burst = 1u << 20, .records_max = 1u << 20, .k = 1};
+    struct net_rules r = {.n0 = 16,
+                          .steps = 1000,
+                          .share_65536 = 65536,
+                          .burst = 1u << 20,
+                          .records_max = 1u << 20,
+                          .k = 1};
     memset(r.run_id, 0x42, 32);
     memcpy(r.owner, owner->id, 32);
     return r;
 }
 
 /* s <- signed successor of (prev, end); codes from salt; returns its wire bytes, id <- its id. */
-static inline size_t few_segment(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint8_t id[32], const struct net_rules *r, struct few_key *k,
-                                 const uint8_t prev[32], uint64_t end, uint16_t count, uint32_t step, uint64_t salt)
+static inline size_t few_segment(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint8_t id[32],
+                                 const struct net_rules *r, struct few_key *k,
+                                 const uint8_t prev[32], uint64_t end, uint16_t count,
+                                 uint32_t step, uint64_t salt)
 {
     struct net_segment s = {.first_seq = end, .count = count, .step = step, .lag = count};
     const struct net_identity i = few_identity(k);
@@ -71,13 +79,15 @@ static inline size_t few_segment(uint8_t wire[NET_SEGMENT_BYTES_MAX], uint8_t id
 
 static inline uint64_t few_hash(const uint8_t machine[32], uint64_t seq, int code, uint32_t lag)
 {
-    uint64_t z = bytes_get_le(machine, 8) ^ seq * UINT64_C(0x9E3779B97F4A7C15) ^ (uint64_t)(uint8_t)code << 56 ^ (uint64_t)lag << 40;
+    uint64_t z = bytes_get_le(machine, 8) ^ seq * UINT64_C(0x9E3779B97F4A7C15) ^
+                 (uint64_t)(uint8_t)code << 56 ^ (uint64_t)lag << 40;
     z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
     z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
     return z ^ z >> 31;
 }
 
-static inline uint64_t few_sum(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts)
+static inline uint64_t few_sum(const uint8_t machine[32], const struct net_segment *s,
+                               const uint8_t *counts)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < s->count; i++)

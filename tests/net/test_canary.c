@@ -1,4 +1,5 @@
-/* The simulator is itself tested: with a bug planted in net/hold.c (linked in place of the library's), some of its seeds fail. */
+/* The simulator is itself tested: with a bug planted in net/hold.c (linked in place of the
+ * library's), some of its seeds fail. */
 #define PLANTED_BUG 1
 #include "net/hold.c"
 #include "tests/sim/world.c"
@@ -16,7 +17,8 @@ static void planted_bug_is_found(void **state)
         world_draw(&o, seed, 30, 60 * SECOND);
         world_run(&o, &r);
         if (!r.ok) {
-            assert_true(strstr(r.what, "different states") || strstr(r.what, "something else") || strstr(r.what, "different clocks"));
+            assert_true(strstr(r.what, "different states") || strstr(r.what, "something else") ||
+                        strstr(r.what, "different clocks"));
             return;
         }
     }

@@ -14,10 +14,12 @@ static uint64_t rnd(uint64_t n)
 }
 
 /* The text of SPEC 5, one record at a time, floor division as written. */
-static uint32_t by_the_book(uint8_t *counts, const struct net_segment *s, const struct net_rules *r, net_u128 *c, uint64_t cut)
+static uint32_t by_the_book(uint8_t *counts, const struct net_segment *s, const struct net_rules *r,
+                            net_u128 *c, uint64_t cut)
 {
     const net_u128 w = ((net_u128)r->n0 << 32) / (r->n0 > s->lag ? r->n0 : s->lag);
-    const net_u128 cap = (net_u128)r->share_65536 * r->n0 * (s->step + r->burst) * ((net_u128)1 << 32) / 65536;
+    const net_u128 cap =
+        (net_u128)r->share_65536 * r->n0 * (s->step + r->burst) * ((net_u128)1 << 32) / 65536;
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->count; i++) {
         counts[i] = s->codes[i] != -128 && s->first_seq + i < cut && *c + w <= cap;
@@ -39,7 +41,8 @@ static void random_feeds(void **state)
         const uint64_t cut = rnd(3) ? NET_NO_CUT : rnd(300);
         for (int k = 0; k < 12; k++) {
             uint8_t want[LIMIT_SEGMENT_COUNT], got[LIMIT_SEGMENT_COUNT];
-            struct net_segment s = {.first_seq = seq, .count = (uint16_t)(1 + rnd(60)), .step = (uint32_t)rnd(20)};
+            struct net_segment s = {
+                .first_seq = seq, .count = (uint16_t)(1 + rnd(60)), .step = (uint32_t)rnd(20)};
             s.lag = s.count + (uint32_t)rnd(200);
             for (uint32_t i = 0; i < s.count; i++)
                 s.codes[i] = (int8_t)(rnd(4) ? (int)rnd(255) - 127 : -128);
@@ -61,11 +64,13 @@ static void edges(void **state)
     assert_int_equal(net_weight(16, 1), UINT64_C(1) << 32);
     assert_int_equal(net_weight(1, UINT32_MAX), 1);
     assert_int_equal(net_weight(UINT64_C(1) << 62, UINT32_MAX), UINT64_C(1) << 32);
-    assert_int_equal(net_count_room(&r, 0, UINT64_C(1) << 32, 0), 0);  /* no step, no burst: nothing */
-    assert_int_equal(net_count_room(&r, 1, UINT64_C(1) << 32, 0), 1);  /* exactly full counts */
+    assert_int_equal(net_count_room(&r, 0, UINT64_C(1) << 32, 0),
+                     0); /* no step, no burst: nothing */
+    assert_int_equal(net_count_room(&r, 1, UINT64_C(1) << 32, 0), 1); /* exactly full counts */
     assert_int_equal(net_count_room(&r, 1, UINT64_C(1) << 32, 1), 0);
     assert_int_equal(net_count_room(&r, 1, 1, UINT64_MAX), 0);
-    r = (struct net_rules){.n0 = INT64_MAX, .share_65536 = 65536, .burst = INT64_MAX}; /* beyond 128 bits: no cap */
+    r = (struct net_rules){
+        .n0 = INT64_MAX, .share_65536 = 65536, .burst = INT64_MAX}; /* beyond 128 bits: no cap */
     assert_int_equal(net_count_room(&r, UINT32_MAX, 1, 0), UINT64_MAX);
     assert_int_equal(net_clock_step(0, 16), 0);
     assert_int_equal(net_clock_step(((net_u128)16 << 32) - 1, 16), 0);
@@ -91,6 +96,7 @@ static void later_may_count(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(random_feeds), cmocka_unit_test(edges), cmocka_unit_test(later_may_count)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(random_feeds), cmocka_unit_test(edges),
+                                       cmocka_unit_test(later_may_count)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* The merge of DESIGN 4 is a join: two and three machines that hold random parts of one machine's random history exchange until
- * they agree, in several orders, and end where the join of DESIGN, written out here, says. */
+/* The merge of DESIGN 4 is a join: two and three machines that hold random parts of one machine's
+ * random history exchange until they agree, in several orders, and end where the join of DESIGN,
+ * written out here, says. */
 #include "few.h"
 #include <onebyte/net/id.h>
 #include <setjmp.h>
@@ -41,7 +42,8 @@ static void grow_tree(void)
         t->first = t->parent < 0 ? 0 : tree[t->parent].end;
         const uint16_t count = (uint16_t)(1 + rnd(4));
         t->end = t->first + count;
-        t->bytes = few_segment(t->wire, t->id, &rules, &author, prev, t->first, count, 1, 1000 * random_state + (uint64_t)k);
+        t->bytes = few_segment(t->wire, t->id, &rules, &author, prev, t->first, count, 1,
+                               1000 * random_state + (uint64_t)k);
     }
 }
 
@@ -69,7 +71,8 @@ static struct holding join(struct holding a, struct holding b)
 
 static bool same(const struct holding *a, const struct holding *b)
 {
-    return a->n == b->n && a->cut == b->cut && memcmp(a->chain, b->chain, (size_t)a->n * sizeof *a->chain) == 0;
+    return a->n == b->n && a->cut == b->cut &&
+           memcmp(a->chain, b->chain, (size_t)a->n * sizeof *a->chain) == 0;
 }
 
 static struct holding path_to(int k)
@@ -99,13 +102,16 @@ static struct holding endow(struct few *f, uint32_t i)
     if (rnd(5) == 0)
         h.n = 0;
     for (int k = 0; k < h.n; k++)
-        assert_int_equal(net_gossip_load(f->g[i], author.id, tree[h.chain[k]].wire, tree[h.chain[k]].bytes), ERR_OK);
+        assert_int_equal(
+            net_gossip_load(f->g[i], author.id, tree[h.chain[k]].wire, tree[h.chain[k]].bytes),
+            ERR_OK);
     if (rnd(3) == 0) {
         const uint64_t seq = rnd(20);
         retract_at(f, i, seq);
         shorten(&h, seq);
     }
-    for (int tries = 0; tries < 2; tries++) { /* a proof, or nothing: segments that do not fit are refused, siblings prove */
+    for (int tries = 0; tries < 2;
+         tries++) { /* a proof, or nothing: segments that do not fit are refused, siblings prove */
         const int k = (int)rnd(NODES);
         int at = 0;
         while (at < h.n && (tree[h.chain[at]].parent != tree[k].parent || h.chain[at] == k))
@@ -143,7 +149,8 @@ static void join_is_a_join(void **state)
     (void)state;
     for (random_state = 1; random_state < 3000; random_state++) {
         const uint64_t keep = random_state;
-        for (int k = 0; k < NODES; k++) { /* signatures are dear: the joins alone need shapes only */
+        for (int k = 0; k < NODES;
+             k++) { /* signatures are dear: the joins alone need shapes only */
             tree[k].parent = k == 0 || rnd(9) == 0 ? -1 : (int)rnd((uint64_t)k);
             tree[k].first = tree[k].parent < 0 ? 0 : tree[tree[k].parent].end;
             tree[k].end = tree[k].first + 1 + rnd(3);
@@ -154,7 +161,8 @@ static void join_is_a_join(void **state)
             shorten(&h[i], rnd(2) ? UINT64_MAX : rnd(15));
         }
         const struct holding ab = join(h[0], h[1]), ba = join(h[1], h[0]), bc = join(h[1], h[2]);
-        const struct holding left = join(ab, h[2]), right = join(h[0], bc), twice = join(left, left);
+        const struct holding left = join(ab, h[2]), right = join(h[0], bc),
+                             twice = join(left, left);
         assert_true(same(&ab, &ba));
         assert_true(same(&left, &right));
         assert_true(same(&left, &twice));
@@ -179,7 +187,8 @@ static void machines_join(void **state)
         struct holding want = join(join(h[0], h[1]), h[2]);
         const uint32_t first = (uint32_t)rnd(3);
         for (uint32_t k = 0; k < 2; k++) /* pairwise: first one link, then the next */
-            few_link(&f, order[(first + k) % 3][0], order[(first + k) % 3][1]), few_run(&f, k ? 60 : (uint32_t)rnd(8));
+            few_link(&f, order[(first + k) % 3][0], order[(first + k) % 3][1]),
+                few_run(&f, k ? 60 : (uint32_t)rnd(8));
         for (uint32_t i = 0; i < 3; i++)
             expect(&f, i, &want);
         for (uint32_t i = 0; i < 3; i++)
@@ -188,7 +197,8 @@ static void machines_join(void **state)
     }
 }
 
-/* Load order at start-up must not matter where the ledger cannot promise one: controls before, between, after. */
+/* Load order at start-up must not matter where the ledger cannot promise one: controls before,
+ * between, after. */
 static void controls_load_in_any_order(void **state)
 {
     (void)state;
@@ -203,7 +213,8 @@ static void controls_load_in_any_order(void **state)
         for (int k = 0; k < h.n; k++) {
             if (k == when * h.n / 2)
                 retract_at(&f, 0, tree[h.chain[2]].first + 1);
-            (void)!net_gossip_load(f.g[0], author.id, tree[h.chain[k]].wire, tree[h.chain[k]].bytes);
+            (void)!net_gossip_load(f.g[0], author.id, tree[h.chain[k]].wire,
+                                   tree[h.chain[k]].bytes);
         }
         if (when == 2)
             retract_at(&f, 0, tree[h.chain[2]].first + 1);

@@ -1,4 +1,5 @@
-/* The gossip machine: swarms under faults (tests/sim), and small scenes where every step is looked at. */
+/* The gossip machine: swarms under faults (tests/sim), and small scenes where every step is looked
+ * at. */
 #include "few.h"
 #include "net/wire.h"
 #include "tests/sim/world.c"
@@ -231,16 +232,20 @@ static void retraction_unfolds_exactly(void **state)
         for (uint32_t i = 0; i < 3; i++) {
             assert_true(net_gossip_feed(f.g[i], f.id[0], &e));
             assert_int_equal(e.cut, seq);
-            assert_int_equal(e.count, seq >= 20 ? 20 : (seq + 4) / 5 * 5); /* whole segments that begin below the cut */
+            assert_int_equal(
+                e.count,
+                seq >= 20 ? 20 : (seq + 4) / 5 * 5); /* whole segments that begin below the cut */
             assert_int_equal(f.state[i], few_state_again(&f, i));
             assert_int_equal(f.state[i], f.state[0]);
             assert_int_equal(f.controls[i], 1);
         }
-        assert_int_equal(net_gossip_own_closed(f.g[0]) != NULL, seq <= 20); /* beyond its end: it may go on to there */
+        assert_int_equal(net_gossip_own_closed(f.g[0]) != NULL,
+                         seq <= 20); /* beyond its end: it may go on to there */
         assert_int_equal(f.behind[0], 1);
         assert_int_equal(net_gossip_control(f.g[2], frame, n, f.now), ERR_RANGE); /* nothing new */
         frame[33] ^= 1; /* a lower seq under the signature of a higher one */
-        assert_int_equal(net_gossip_control(f.g[2], frame, n, f.now), seq % 2 ? ERR_PROTO : ERR_RANGE);
+        assert_int_equal(net_gossip_control(f.g[2], frame, n, f.now),
+                         seq % 2 ? ERR_PROTO : ERR_RANGE);
         struct net_clock c;
         net_gossip_clock(f.g[1], &c);
         assert_int_equal(c.lo, (seq < 20 ? seq : 20) << 32);
@@ -340,19 +345,23 @@ static void no_proof_from_one_segment(void **state)
     memcpy(c.machine, author.id, 32);
     assert_int_equal(net_segment_parse(&c.a, wire, n), ERR_OK);
     c.b = c.a;
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
+                     ERR_PROTO);
     c.b.codes[0] ^= 1; /* nor with one the machine never signed */
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
+                     ERR_PROTO);
     const struct net_segment t = c.a;
     c.a = c.b;
     c.b = t;
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_PROTO);
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
+                     ERR_PROTO);
     assert_true(net_gossip_feed(f.g[0], author.id, &e));
     assert_true(e.cut == UINT64_MAX);
     few_release(&f);
 }
 
-/* A second valid signature over the same bytes: S = r + H(R, A, M) a with another r.  Only the key's owner can make it. */
+/* A second valid signature over the same bytes: S = r + H(R, A, M) a with another r.  Only the
+ * key's owner can make it. */
 static void sign_otherwise(uint8_t sig[64], const struct few_key *k, const struct net_segment *s)
 {
     uint8_t h[64], a[32], r[32] = {7}, wire[NET_SEGMENT_BYTES_MAX], seed[32], t[32];
@@ -405,11 +414,13 @@ static void other_signature_is_no_fork(void **state)
     few_release(&f);
 }
 
-/* Both finders of a fork make the same bytes, and so does a proof that comes the other way round. */
+/* Both finders of a fork make the same bytes, and so does a proof that comes the other way round.
+ */
 static void one_form_of_a_proof(void **state)
 {
     (void)state;
-    uint8_t wire[2][NET_SEGMENT_BYTES_MAX], id[32], frame[NET_CONTROL_BYTES_MAX], made[4][NET_CONTROL_BYTES_MAX];
+    uint8_t wire[2][NET_SEGMENT_BYTES_MAX], id[32], frame[NET_CONTROL_BYTES_MAX],
+        made[4][NET_CONTROL_BYTES_MAX];
     size_t n[2], bytes[4] = {0};
     for (int k = 0; k < 2; k++)
         n[k] = few_segment(wire[k], id, &rules, &author, no_id, 0, 5, 0, 10 + (uint64_t)k);
@@ -422,7 +433,8 @@ static void one_form_of_a_proof(void **state)
         assert_int_equal(net_segment_parse(&c.a, wire[way & 1], n[way & 1]), ERR_OK);
         assert_int_equal(net_segment_parse(&c.b, wire[!(way & 1)], n[!(way & 1)]), ERR_OK);
         if (way < 2) {
-            assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now), ERR_OK);
+            assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
+                             ERR_OK);
         } else {
             uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
             memcpy(push + 1, author.id, 32);
@@ -523,12 +535,16 @@ static void admission_travels(void **state)
         const size_t bytes = few_segment(wire, id, &rules, &author, no_id, 0, 4, 0, 50 + way);
         assert_int_equal(net_segment_parse(way ? &fork.b : &fork.a, wire, bytes), ERR_OK);
     }
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now), ERR_RANGE);
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now),
+                     ERR_RANGE);
     f.lose = true;
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_admit(frame, &rules, &o, author.id), f.now), ERR_OK);
+    assert_int_equal(
+        net_gossip_control(f.g[0], frame, net_control_admit(frame, &rules, &o, author.id), f.now),
+        ERR_OK);
     few_actions(&f, 0);
     f.lose = false;
-    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now), ERR_OK);
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &fork), f.now),
+                     ERR_OK);
     few_actions(&f, 0);
     few_deliver(&f);
     struct net_frontier_entry e;
@@ -565,7 +581,8 @@ static void highest_checkpoint_wins(void **state)
     uint8_t a[NET_CONTROL_BYTES_MAX], b[NET_CONTROL_BYTES_MAX], x[32] = {1}, y[32] = {2};
     const uint8_t *got;
     scene(&f, 2);
-    const size_t n = net_control_checkpoint(a, &rules, &o, 3, x, y), m = net_control_checkpoint(b, &rules, &o, 4, y, x);
+    const size_t n = net_control_checkpoint(a, &rules, &o, 3, x, y),
+                 m = net_control_checkpoint(b, &rules, &o, 4, y, x);
     assert_int_equal(net_gossip_checkpoint(f.g[0], &got), 0);
     assert_int_equal(net_gossip_control(f.g[0], b, m, f.now), ERR_OK);
     assert_int_equal(net_gossip_control(f.g[0], a, n, f.now), ERR_RANGE);
@@ -599,7 +616,8 @@ static void addresses_are_told(void **state)
     few_deliver(&f);
     assert_int_equal(f.learned[1], 1 + LIMIT_ADDRESSES_TOLD);
     /* broken lists are faults, repeated ones are dropped */
-    static const uint8_t list[] = {WIRE_ADDRESSES, 3, 'a', ':', '1', 4, 'b', ':'}, good[] = {WIRE_ADDRESSES, 3, 'a', ':', '1'};
+    static const uint8_t list[] = {WIRE_ADDRESSES, 3, 'a', ':', '1', 4, 'b', ':'},
+                         good[] = {WIRE_ADDRESSES, 3, 'a', ':', '1'};
     struct net_gossip_counters c;
     frame_to(&f, 1, 1, list, sizeof list);
     frame_to(&f, 1, 1, good, sizeof good);
@@ -643,7 +661,8 @@ static void settled_when_both_hold_both(void **state)
     few_actions(&f, 0);
     few_deliver(&f);
     assert_true(net_gossip_settled(f.g[0]));
-    uint8_t have[1 + WIRE_ENTRY] = {WIRE_HAVE}; /* the neighbour has gone on: ours is held, its is not */
+    uint8_t have[1 + WIRE_ENTRY] = {
+        WIRE_HAVE}; /* the neighbour has gone on: ours is held, its is not */
     struct net_frontier_entry e;
     assert_true(net_gossip_feed(f.g[1], f.id[1], &e));
     memcpy(have + 1, f.id[1], 32);
@@ -692,7 +711,8 @@ static void frontier_of_a_round(void **state)
         memcpy(prev, id, 32);
     }
     const size_t n = few_segment(wire, id, &rules, &author, prev, 12, 2, 8, 1);
-    assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n), ERR_PROTO); /* a round never falls */
+    assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n),
+                     ERR_PROTO); /* a round never falls */
     for (uint64_t round = 0; round < 11; round++) {
         uint64_t count = 0;
         for (uint32_t k = 0; k < 6 && steps[k] < round; k++)
@@ -721,12 +741,14 @@ static void links_are_limited(void **state)
     struct few f;
     scene(&f, 1);
     for (uint32_t i = 0; i < LIMIT_LINKS; i++)
-        assert_int_equal(net_gossip_link_up(f.g[0], 100 + i, few_key((uint8_t)i).id, false, f.now), ERR_OK);
+        assert_int_equal(net_gossip_link_up(f.g[0], 100 + i, few_key((uint8_t)i).id, false, f.now),
+                         ERR_OK);
     assert_int_equal(net_gossip_link_up(f.g[0], 500, few_key(99).id, false, f.now), ERR_BUSY);
     net_gossip_link_down(f.g[0], 130, f.now);
     net_gossip_link_down(f.g[0], 130, f.now); /* unknown: nothing */
     assert_int_equal(net_gossip_link_up(f.g[0], 131, few_key(99).id, false, f.now), ERR_RANGE);
-    assert_int_equal(net_gossip_link_up(f.g[0], 500, f.id[0], false, f.now), ERR_RANGE); /* ourselves */
+    assert_int_equal(net_gossip_link_up(f.g[0], 500, f.id[0], false, f.now),
+                     ERR_RANGE); /* ourselves */
     assert_int_equal(net_gossip_link_up(f.g[0], 500, few_key(99).id, false, f.now), ERR_OK);
     few_release(&f);
 }
@@ -743,7 +765,13 @@ static void faults_close_the_link(void **state)
     few_actions(&f, 0);
     for (int k = 0; k < LIMIT_FAULTS; k++) {
         assert_int_equal(f.drops[0], 0);
-        frame_to(&f, 0, 0, k == 0 ? longest : k == 1 ? NULL : junk, k == 0 ? sizeof longest : k == 1 ? 0 : sizeof junk);
+        frame_to(&f, 0, 0,
+                 k == 0   ? longest
+                 : k == 1 ? NULL
+                          : junk,
+                 k == 0   ? sizeof longest
+                 : k == 1 ? 0
+                          : sizeof junk);
     }
     assert_int_equal(f.drops[0], 1);
     assert_string_equal(f.drop_reason[0], "malformed frames");
@@ -777,7 +805,8 @@ static void invalid_segment_closes_the_link(void **state)
     few_release(&f);
 }
 
-/* A neighbour that claims what it cannot show costs a bounded number of frames: its wait doubles. */
+/* A neighbour that claims what it cannot show costs a bounded number of frames: its wait doubles.
+ */
 static void empty_claims_wait_longer(void **state)
 {
     (void)state;
@@ -843,8 +872,9 @@ static void forget_bytes(void *ctx, const uint8_t *bytes)
     free((void *)(uintptr_t)bytes);
 }
 
-/* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we stop contributing.  (Signatures are
- * skipped through the simulator's door: 65,536 of them take seconds.) */
+/* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we
+ * stop contributing.  (Signatures are skipped through the simulator's door: 65,536 of them take
+ * seconds.) */
 static void table_is_limited(void **state)
 {
     (void)state;
@@ -874,7 +904,8 @@ static void table_is_limited(void **state)
     few_release(&f);
 }
 
-/* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get theirs. */
+/* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get
+ * theirs. */
 static void pulls_are_limited(void **state)
 {
     (void)state;
@@ -883,7 +914,8 @@ static void pulls_are_limited(void **state)
     uint64_t random = 8;
     scene(&f, 1);
     for (uint32_t link = 0; link < 12; link++) {
-        assert_int_equal(net_gossip_link_up(f.g[0], link, few_key((uint8_t)link).id, false, f.now), ERR_OK);
+        assert_int_equal(net_gossip_link_up(f.g[0], link, few_key((uint8_t)link).id, false, f.now),
+                         ERR_OK);
         uint8_t have[1 + 50 * WIRE_ENTRY] = {WIRE_HAVE};
         for (int k = 0; k < 50; k++) {
             uint8_t *entry = have + 1 + k * WIRE_ENTRY;
@@ -894,7 +926,9 @@ static void pulls_are_limited(void **state)
         for (int again = 0; again < 40; again++)
             frame_to(&f, 0, link, have, sizeof have);
         net_gossip_count(f.g[0], &c);
-        assert_int_equal(c.pulls, (link + 1) * LIMIT_LINK_PULLS < LIMIT_PULLS ? (link + 1) * LIMIT_LINK_PULLS : LIMIT_PULLS);
+        assert_int_equal(c.pulls, (link + 1) * LIMIT_LINK_PULLS < LIMIT_PULLS
+                                      ? (link + 1) * LIMIT_LINK_PULLS
+                                      : LIMIT_PULLS);
     }
     few_release(&f);
 }
@@ -1014,9 +1048,22 @@ static void damaged_frames_do_no_harm(void **state)
 static void swarm_under_faults(void **state)
 {
     (void)state;
-    struct world_options o = {.seed = 11, .peers = 24, .degree = 3, .duration_ns = 90 * SECOND, .heal_ns = 120 * SECOND,
-                              .seal_ns = 4 * SECOND, .segment_max = 40, .k = 1, .delay_ns = SECOND / 50, .jitter_ns = SECOND / 10,
-                              .loss = 65536 / 5, .doubled = 65536 / 4, .late = 65536 / 10, .partition = 32768, .nat = 20000, .rotate = 1024};
+    struct world_options o = {.seed = 11,
+                              .peers = 24,
+                              .degree = 3,
+                              .duration_ns = 90 * SECOND,
+                              .heal_ns = 120 * SECOND,
+                              .seal_ns = 4 * SECOND,
+                              .segment_max = 40,
+                              .k = 1,
+                              .delay_ns = SECOND / 50,
+                              .jitter_ns = SECOND / 10,
+                              .loss = 65536 / 5,
+                              .doubled = 65536 / 4,
+                              .late = 65536 / 10,
+                              .partition = 32768,
+                              .nat = 20000,
+                              .rotate = 1024};
     struct world_result a, b;
     world_run(&o, &a);
     if (!a.ok)
@@ -1031,8 +1078,16 @@ static void swarm_under_faults(void **state)
 static void quiet_swarm_is_quick(void **state)
 {
     (void)state;
-    struct world_options o = {.seed = 3, .peers = 64, .degree = 4, .duration_ns = 60 * SECOND, .heal_ns = 60 * SECOND, .seal_ns = 10 * SECOND,
-                              .segment_max = 64, .k = 1, .delay_ns = SECOND / 20, .measure = true};
+    struct world_options o = {.seed = 3,
+                              .peers = 64,
+                              .degree = 4,
+                              .duration_ns = 60 * SECOND,
+                              .heal_ns = 60 * SECOND,
+                              .seal_ns = 10 * SECOND,
+                              .segment_max = 64,
+                              .k = 1,
+                              .delay_ns = SECOND / 20,
+                              .measure = true};
     struct world_result r;
     world_run(&o, &r);
     if (!r.ok)

@@ -36,7 +36,8 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
-/* BLAKE2b-256 of "abc" and of nothing: RFC 7693's reference code with a 32-byte output (as in b2sum -l 256). */
+/* BLAKE2b-256 of "abc" and of nothing: RFC 7693's reference code with a 32-byte output (as in b2sum
+ * -l 256). */
 static void hash_known_answers(void **state)
 {
     (void)state;
@@ -58,10 +59,13 @@ static void hash_known_answers(void **state)
 static void signature_known_answer(void **state)
 {
     (void)state;
-    static const char *const seed_hex = "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7";
-    static const char *const id_hex = "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025";
-    static const char *const sig_hex = "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
-                                       "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a";
+    static const char *const seed_hex =
+        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7";
+    static const char *const id_hex =
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025";
+    static const char *const sig_hex =
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
+        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a";
     uint8_t seed[32], sk[64], sig[64], want[64];
     struct net_identity i = {.sk = sk};
     assert_int_equal(net_unhex(seed, 32, seed_hex), ERR_OK);
@@ -81,7 +85,8 @@ static void signature_known_answer(void **state)
     assert_int_equal(net_verify(sig, i.id, parts, 1), ERR_PROTO);
 }
 
-/* SPEC 6: S < l, no small-order key or R.  With the identity point as key and R, S = 0 satisfies the equation. */
+/* SPEC 6: S < l, no small-order key or R.  With the identity point as key and R, S = 0 satisfies
+ * the equation. */
 static void small_order_is_refused(void **state)
 {
     (void)state;
@@ -98,8 +103,9 @@ static void large_s_is_refused(void **state)
     struct net_identity i;
     uint8_t sig[64];
     /* l, little-endian: adding it to S gives the same point, and another encoding. */
-    static const uint8_t l[32] = {0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
-                                  0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0x10};
+    static const uint8_t l[32] = {0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7,
+                                  0xa2, 0xde, 0xf9, 0xde, 0x14, 0,    0,    0,    0,    0,    0,
+                                  0,    0,    0,    0,    0,    0,    0,    0,    0,    0x10};
     assert_int_equal(net_identity_new(&i), ERR_OK);
     net_sign(sig, &i, (struct net_part[]){{"x", 1}}, 1);
     assert_int_equal(net_verify(sig, i.id, (struct net_part[]){{"x", 1}}, 1), ERR_OK);
@@ -173,7 +179,8 @@ static void hex_both_ways(void **state)
     assert_string_equal(hex, "00ff1aa1");
     assert_int_equal(net_unhex(out, 4, "00FF1aA1"), ERR_OK);
     assert_memory_equal(out, ((const uint8_t[]){0x00, 0xff, 0x1a, 0xa1}), 4);
-    static const char *const bad[] = {"", "00ff1aa", "00ff1aa10", "00ff1aag", "00ff 1aa", "0x00ff1a"};
+    static const char *const bad[] = {"",         "00ff1aa",  "00ff1aa10",
+                                      "00ff1aag", "00ff 1aa", "0x00ff1a"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(net_unhex(out, 4, bad[i]), ERR_FORMAT);
     assert_memory_equal(out, ((const uint8_t[]){0x00, 0xff, 0x1a, 0xa1}), 4);

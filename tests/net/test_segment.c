@@ -1,4 +1,5 @@
-/* The segment's wire: round trip, refusal of every truncation and flipped bit, the rules of SPEC 6.  Vectors: test_vectors.c. */
+/* The segment's wire: round trip, refusal of every truncation and flipped bit, the rules of SPEC 6.
+ * Vectors: test_vectors.c. */
 #include <onebyte/net/control.h>
 #include <onebyte/net/segment.h>
 #include <sodium.h>
@@ -13,7 +14,8 @@ static const uint8_t zeros[32];
 
 static struct net_rules rules(void)
 {
-    struct net_rules r = {.n0 = 16, .steps = 100, .share_65536 = 65536, .burst = 4, .records_max = 1000, .k = 1};
+    struct net_rules r = {
+        .n0 = 16, .steps = 100, .share_65536 = 65536, .burst = 4, .records_max = 1000, .k = 1};
     memset(r.run_id, 7, 32);
     memcpy(r.owner, author.id, 32);
     return r;
@@ -21,7 +23,8 @@ static struct net_rules rules(void)
 
 static struct net_segment sample(uint16_t count)
 {
-    struct net_segment s = {.count = count, .step = 3, .lag = 2000, .loss_f16 = 0x4100, .r_f16 = 0x3c00};
+    struct net_segment s = {
+        .count = count, .step = 3, .lag = 2000, .loss_f16 = 0x4100, .r_f16 = 0x3c00};
     for (uint16_t i = 0; i < count; i++)
         s.codes[i] = (int8_t)(i * 37 % 256 - 128);
     memset(s.binding, 5, 8);
@@ -118,7 +121,8 @@ static void id_ignores_the_signature(void **state)
     assert_memory_not_equal(a, b, 32);
 }
 
-static enum err signed_check(struct net_segment s, const struct net_rules *r, const uint8_t prev[32], uint64_t end, uint32_t step)
+static enum err signed_check(struct net_segment s, const struct net_rules *r,
+                             const uint8_t prev[32], uint64_t end, uint32_t step)
 {
     net_segment_sign(&s, r, &author, prev);
     return net_segment_check(&s, r, author.id, prev, end, step);
@@ -134,17 +138,18 @@ static void rules_of_the_chain(void **state)
     s.first_seq = 12;
     memcpy(s.prev, prev, 8);
     assert_int_equal(signed_check(s, &r, prev, 12, 90), ERR_OK);
-    assert_int_equal(signed_check(s, &r, prev, 11, 0), ERR_PROTO);   /* not the predecessor's end */
-    assert_int_equal(signed_check(s, &r, zeros, 12, 0), ERR_PROTO);  /* no predecessor, not the first */
+    assert_int_equal(signed_check(s, &r, prev, 11, 0), ERR_PROTO); /* not the predecessor's end */
+    assert_int_equal(signed_check(s, &r, zeros, 12, 0),
+                     ERR_PROTO); /* no predecessor, not the first */
     r.sync = true;
-    assert_int_equal(signed_check(s, &r, prev, 12, 4), ERR_PROTO);   /* step falls */
+    assert_int_equal(signed_check(s, &r, prev, 12, 4), ERR_PROTO); /* step falls */
     assert_int_equal(signed_check(s, &r, prev, 12, 3), ERR_OK);
     r.k = 4;
-    assert_int_equal(signed_check(s, &r, prev, 12, 0), ERR_PROTO);   /* count */
+    assert_int_equal(signed_check(s, &r, prev, 12, 0), ERR_PROTO); /* count */
     r.k = 6;
     assert_int_equal(signed_check(s, &r, prev, 12, 0), ERR_OK);
     s.first_seq = 15;
-    assert_int_equal(signed_check(s, &r, prev, 15, 0), ERR_PROTO);   /* first_seq */
+    assert_int_equal(signed_check(s, &r, prev, 15, 0), ERR_PROTO); /* first_seq */
     r.k = 1;
     r.records_max = 21;
     assert_int_equal(signed_check(s, &r, prev, 15, 0), ERR_OK);
@@ -155,11 +160,12 @@ static void rules_of_the_chain(void **state)
     s = sample(6);
     s.lag = 5;
     r.records_max = 1000;
-    assert_int_equal(signed_check(s, &r, zeros, 0, 0), ERR_PROTO);   /* lag < count */
+    assert_int_equal(signed_check(s, &r, zeros, 0, 0), ERR_PROTO); /* lag < count */
     s.lag = 6;
     assert_int_equal(signed_check(s, &r, zeros, 0, 0), ERR_OK);
     s.prev[0] = 1;
-    assert_int_equal(signed_check(s, &r, zeros, 0, 0), ERR_PROTO);   /* first, but names a predecessor */
+    assert_int_equal(signed_check(s, &r, zeros, 0, 0),
+                     ERR_PROTO); /* first, but names a predecessor */
 }
 
 /* ---- control events ---- */
@@ -171,9 +177,10 @@ static void controls_round_trip(void **state)
     uint8_t machine[32], frame[NET_CONTROL_BYTES_MAX], again[NET_CONTROL_BYTES_MAX];
     memset(machine, 3, 32);
     for (int kind = 0; kind < 3; kind++) {
-        const size_t n = kind == 0   ? net_control_retract(frame, &r, &author, machine, 21)
-                         : kind == 1 ? net_control_admit(frame, &r, &author, machine)
-                                     : net_control_checkpoint(frame, &r, &author, 5, machine, zeros);
+        const size_t n = kind == 0 ? net_control_retract(frame, &r, &author, machine, 21)
+                         : kind == 1
+                             ? net_control_admit(frame, &r, &author, machine)
+                             : net_control_checkpoint(frame, &r, &author, 5, machine, zeros);
         struct net_control c;
         assert_int_equal(net_control_parse(&c, frame, n), ERR_OK);
         assert_int_equal(net_control_check(&c, &r), ERR_OK);
@@ -218,10 +225,14 @@ int main(void)
 {
     uint8_t seed[32] = {1};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),          cmocka_unit_test(truncated_or_longer_is_refused),
-        cmocka_unit_test(flipped_bit_is_refused), cmocka_unit_test(context_is_signed),
-        cmocka_unit_test(id_ignores_the_signature), cmocka_unit_test(rules_of_the_chain),
-        cmocka_unit_test(controls_round_trip), cmocka_unit_test(fork_proof_round_trip),
+        cmocka_unit_test(round_trip),
+        cmocka_unit_test(truncated_or_longer_is_refused),
+        cmocka_unit_test(flipped_bit_is_refused),
+        cmocka_unit_test(context_is_signed),
+        cmocka_unit_test(id_ignores_the_signature),
+        cmocka_unit_test(rules_of_the_chain),
+        cmocka_unit_test(controls_round_trip),
+        cmocka_unit_test(fork_proof_round_trip),
     };
     author.sk = author_sk;
     if (net_start() != ERR_OK || crypto_sign_seed_keypair(author.id, author_sk, seed) != 0)

@@ -1,4 +1,5 @@
-/* A dozen seeds of the simulator: every fault of tests/sim/world.h at rates drawn from the seed.  More: make sim, make sim-soak. */
+/* A dozen seeds of the simulator: every fault of tests/sim/world.h at rates drawn from the seed.
+ * More: make sim, make sim-soak. */
 #include "tests/sim/world.c"
 #include <onebyte/net/id.h>
 #include <setjmp.h>
@@ -15,8 +16,8 @@ static void a_dozen_seeds(void **state)
         world_draw(&o, seed, 30, 60 * SECOND);
         world_run(&o, &r);
         if (!r.ok)
-            fail_msg("seed %llu: %s; replay: make sim SEED=%llu PEERS=30 HOURS=%g", (unsigned long long)seed, r.what,
-                     (unsigned long long)seed, 60.0 / 3600);
+            fail_msg("seed %llu: %s; replay: make sim SEED=%llu PEERS=30 HOURS=%g",
+                     (unsigned long long)seed, r.what, (unsigned long long)seed, 60.0 / 3600);
         cuts += r.cuts;
         forks += r.forks;
         searches += r.searches;

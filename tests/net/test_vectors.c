@@ -1,5 +1,6 @@
-/* Wires, ids, what counts, clock, frontier, binding against independent implementations: ../shared/vectors/arith1.json and
- * tests/vectors/arith.json (made by tests/vectors/spec.py from SPEC alone). */
+/* Wires, ids, what counts, clock, frontier, binding against independent implementations:
+ * ../shared/vectors/arith1.json and tests/vectors/arith.json (made by tests/vectors/spec.py from
+ * SPEC alone). */
 #include <onebyte/base/bytes.h>
 #include <onebyte/net/control.h>
 #include <onebyte/net/gossip.h>
@@ -71,15 +72,17 @@ static struct net_rules rules_of(const json_t *run)
     return r;
 }
 
-/* Codes that count, from FOLD less UNFOLD, summed by machine, seq and code: compared with the vector's.  Zero codes only show in
- * the clock: the vectors write 0 for a record that does not count. */
+/* Codes that count, from FOLD less UNFOLD, summed by machine, seq and code: compared with the
+ * vector's.  Zero codes only show in the clock: the vectors write 0 for a record that does not
+ * count. */
 struct tally {
     uint64_t sum, n;
 };
 
 static uint64_t hash_record(const uint8_t machine[32], uint64_t seq, int code)
 {
-    uint64_t z = bytes_get_le(machine, 8) ^ seq * UINT64_C(0x9E3779B97F4A7C15) ^ (uint64_t)(uint8_t)code << 56;
+    uint64_t z = bytes_get_le(machine, 8) ^ seq * UINT64_C(0x9E3779B97F4A7C15) ^
+                 (uint64_t)(uint8_t)code << 56;
     z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
     return z ^ z >> 27;
 }
@@ -93,7 +96,8 @@ static void drain(struct net_gossip *g, struct tally *t)
         const uint64_t sign = a.kind == NET_FOLD ? 1 : UINT64_MAX;
         for (uint32_t i = 0; i < a.segment->count; i++)
             if (a.counts[i] && a.segment->codes[i] != 0) {
-                t->sum += sign * hash_record(a.machine, a.segment->first_seq + i, a.segment->codes[i]);
+                t->sum +=
+                    sign * hash_record(a.machine, a.segment->first_seq + i, a.segment->codes[i]);
                 t->n += sign;
             }
     }
@@ -121,7 +125,8 @@ static void check_ids(const struct net_rules *r, const json_t *run)
     json_t *s;
     json_array_foreach(json_object_get(run, "segments"), k, s)
     {
-        uint8_t machine[32], wire[NET_SEGMENT_BYTES_MAX], again[NET_SEGMENT_BYTES_MAX], id[32], want[32], pred[32];
+        uint8_t machine[32], wire[NET_SEGMENT_BYTES_MAX], again[NET_SEGMENT_BYTES_MAX], id[32],
+            want[32], pred[32];
         struct net_segment seg;
         hex32(machine, s, "machine");
         hex32(pred, s, "pred");
@@ -135,7 +140,8 @@ static void check_ids(const struct net_rules *r, const json_t *run)
     }
 }
 
-static void apply_cuts(struct net_gossip *g, const struct net_rules *r, const json_t *run, struct tally *t)
+static void apply_cuts(struct net_gossip *g, const struct net_rules *r, const json_t *run,
+                       struct tally *t)
 {
     const char *machine_hex;
     json_t *cut;
@@ -143,7 +149,8 @@ static void apply_cuts(struct net_gossip *g, const struct net_rules *r, const js
     {
         uint8_t frame[NET_CONTROL_BYTES_MAX], machine[32];
         assert_int_equal(net_unhex(machine, 32, machine_hex), ERR_OK);
-        const size_t n = net_control_retract(frame, r, &owner, machine, (uint64_t)json_integer_value(cut));
+        const size_t n =
+            net_control_retract(frame, r, &owner, machine, (uint64_t)json_integer_value(cut));
         assert_int_equal(net_gossip_control(g, frame, n, 0), ERR_OK);
         drain(g, t);
     }
@@ -181,7 +188,8 @@ static void check_frontier(struct net_gossip *g, const json_t *run)
     struct net_frontier_entry e[64];
     uint8_t digest[32], again[32], hash[32];
     struct net_clock clock;
-    const size_t bytes = hex_bytes(want, sizeof want, run, "frontier"), n = net_gossip_frontier(g, NET_ALL, e, 64);
+    const size_t bytes = hex_bytes(want, sizeof want, run, "frontier"),
+                 n = net_gossip_frontier(g, NET_ALL, e, 64);
     assert_int_equal(bytes, 80 * n);
     for (size_t i = 0; i < n; i++) {
         memcpy(got + 80 * i, e[i].machine, 32);
@@ -259,8 +267,11 @@ static void check_list(const json_t *list, enum err want)
     assert_true(json_array_size(list) > 0);
     json_array_foreach(list, k, v)
     {
-        struct net_rules r = {.n0 = number(v, "n0", 1), .k = (uint32_t)number(v, "k", 1), .sync = number(v, "sync", 0) != 0,
-                              .records_max = number(v, "records_max", 0), .share_65536 = 65536};
+        struct net_rules r = {.n0 = number(v, "n0", 1),
+                              .k = (uint32_t)number(v, "k", 1),
+                              .sync = number(v, "sync", 0) != 0,
+                              .records_max = number(v, "records_max", 0),
+                              .share_65536 = 65536};
         uint8_t machine[32], pred[32], wire[2 * NET_SEGMENT_BYTES_MAX];
         struct net_segment s;
         hex32(r.run_id, v, "run_id");
@@ -269,7 +280,8 @@ static void check_list(const json_t *list, enum err want)
         const size_t n = hex_bytes(wire, sizeof wire, v, "wire");
         enum err e = net_segment_parse(&s, wire, n);
         if (e == ERR_OK)
-            e = net_segment_check(&s, &r, machine, pred, number(v, "pred_end", 0), (uint32_t)number(v, "pred_step", 0));
+            e = net_segment_check(&s, &r, machine, pred, number(v, "pred_end", 0),
+                                  (uint32_t)number(v, "pred_step", 0));
         if (e != want)
             fail_msg("%s: %s", json_string_value(json_object_get(v, "why")), err_str(e));
     }

@@ -39,7 +39,8 @@ static struct blob **pool_slot(struct pool *p, const uint8_t id[32])
 static const uint8_t *pool_find(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n)
 {
     for (struct blob *b = *pool_slot(ctx, id); b; b = b->next)
-        if (b->bytes == 32 + n && memcmp(b->data, id, 32) == 0 && memcmp(b->data + 32, wire, n) == 0) {
+        if (b->bytes == 32 + n && memcmp(b->data, id, 32) == 0 &&
+            memcmp(b->data + 32, wire, n) == 0) {
             b->references++;
             return b->data;
         }
@@ -77,7 +78,17 @@ static void pool_drop(void *ctx, const uint8_t *data)
 }
 
 /* ---- the world ---- */
-enum event_kind { EV_FRAME, EV_TICK, EV_SEAL, EV_DIAL, EV_FLUSH, EV_RESTART, EV_UP, EV_FAULTS, EV_CHECK };
+enum event_kind {
+    EV_FRAME,
+    EV_TICK,
+    EV_SEAL,
+    EV_DIAL,
+    EV_FLUSH,
+    EV_RESTART,
+    EV_UP,
+    EV_FAULTS,
+    EV_CHECK
+};
 struct frame {
     uint32_t references, n;
     uint8_t data[];
@@ -106,7 +117,7 @@ struct key {
     uint64_t sealed; /* end of what its honest owner has sealed and stored */
     bool twin;       /* its peers seal on whatever they see: hostile */
     bool doubtful;   /* twin, rolled back, retracted: may be cut */
-    bool retired;  /* its disk was lost, or its peer lies: the network may lack its end */
+    bool retired;    /* its disk was lost, or its peer lies: the network may lack its end */
 };
 struct peer {
     struct net_gossip *g;
@@ -115,9 +126,11 @@ struct peer {
     uint64_t skew_ns, paused_until, tick_at, quiet_until;
     struct row *rows;
     uint32_t n_rows, durable, capacity;
-    uint64_t state;     /* sum over folded records of a hash: the model, as far as gossip is concerned */
+    uint64_t
+        state; /* sum over folded records of a hash: the model, as far as gossip is concerned */
     uint32_t links[LIMIT_LINKS], n_links, dialled;
-    bool own_lost; /* saw its own key used by someone else after the first seconds: never seals again */
+    bool own_lost; /* saw its own key used by someone else after the first seconds: never seals
+                      again */
 };
 struct world {
     struct world_options o;
@@ -308,7 +321,8 @@ static void deliver_later(struct world *w, uint32_t to, uint32_t link, struct fr
     if (w->o.late && chance(w, w->o.late))
         wait += draw(w, 64 * (w->o.jitter_ns + 1));
     f->references++;
-    schedule(w, (struct event){.at = w->now + wait, .kind = EV_FRAME, .peer = to, .link = link, .frame = f});
+    schedule(w, (struct event){
+                    .at = w->now + wait, .kind = EV_FRAME, .peer = to, .link = link, .frame = f});
 }
 
 /* A liar's frame: damaged, cut short, or invented. */
@@ -353,8 +367,7 @@ static void send_frame(struct world *w, uint32_t from, uint32_t link, const uint
     w->r->late_bytes += w->now >= w->o.duration_ns / 2 && !w->healing ? n : 0;
     if (blocked(w, from, to) || (w->o.loss && chance(w, w->o.loss)))
         return;
-    struct frame *f =
-        w->peers[from].liar && chance(w, 20000) ? lie(w, p, n) : frame_new(p, n);
+    struct frame *f = w->peers[from].liar && chance(w, 20000) ? lie(w, p, n) : frame_new(p, n);
     deliver_later(w, to, link, f);
     if (w->o.doubled && chance(w, w->o.doubled))
         deliver_later(w, to, link, f);
@@ -411,7 +424,8 @@ static void measure(struct world *w, const struct net_action *a)
         w->latency = realloc(w->latency, w->latency_capacity * sizeof *w->latency);
         ENSURE(w->latency != NULL);
     }
-    w->latency[w->n_latency++] = w->now - bytes_get_le(a->segment->binding, 8); /* when it was sealed */
+    w->latency[w->n_latency++] =
+        w->now - bytes_get_le(a->segment->binding, 8); /* when it was sealed */
 }
 
 static void store_action(struct world *w, struct peer *p, const struct net_action *a)
@@ -434,7 +448,8 @@ static void store_action(struct world *w, struct peer *p, const struct net_actio
     }
     row_add(p, r);
     if (own)
-        p->durable = p->n_rows; /* synchronous=FULL before the first send; takes the batch before it along */
+        p->durable =
+            p->n_rows; /* synchronous=FULL before the first send; takes the batch before it along */
 }
 
 static void drain_actions(struct world *w, uint32_t i)
@@ -450,7 +465,8 @@ static void drain_actions(struct world *w, uint32_t i)
         case NET_DROP:
             if (n_closing < LIMIT_LINKS)
                 closing[n_closing++] = a.link;
-            if (a.blame && !w->peers[w->links[a.link].a == i ? w->links[a.link].b : w->links[a.link].a].liar)
+            if (a.blame &&
+                !w->peers[w->links[a.link].a == i ? w->links[a.link].b : w->links[a.link].a].liar)
                 fail(w, "peer %u blamed an honest peer: %s", i, a.reason);
             break;
         case NET_STORE:
@@ -489,13 +505,15 @@ static void load_rows(struct peer *p)
         live[i] = p->rows[i].kind == ROW_SEGMENT;
         if (p->rows[i].kind == ROW_TRUNCATE)
             for (uint32_t k = 0; k < i; k++)
-                if (live[k] && p->rows[k].seq >= p->rows[i].seq && memcmp(p->rows[k].machine, p->rows[i].machine, 32) == 0)
+                if (live[k] && p->rows[k].seq >= p->rows[i].seq &&
+                    memcmp(p->rows[k].machine, p->rows[i].machine, 32) == 0)
                     live[k] = false;
     }
     for (int pass = 0; pass < 3; pass++)
         for (uint32_t i = 0; i < p->n_rows; i++) {
             const struct row *r = &p->rows[i];
-            if (pass == 1 && live[i]) /* what a crash left between evidence and truncation is refused: dropped */
+            if (pass == 1 &&
+                live[i]) /* what a crash left between evidence and truncation is refused: dropped */
                 (void)!net_gossip_load(p->g, r->machine, r->data + 32, r->bytes);
             else if (pass != 1 && r->kind == ROW_CONTROL)
                 (void)!net_gossip_load_control(p->g, r->data, r->bytes);
@@ -531,9 +549,16 @@ static void birth(struct world *w, uint32_t i)
         (void)!net_gossip_control(p->g, frame, n, peer_now(w, p));
     }
     drain_actions(w, i);
-    schedule(w, (struct event){.at = w->now + 1 + draw(w, SECOND), .kind = EV_DIAL, .peer = i, .life = p->life});
-    schedule(w, (struct event){.at = w->now + 1 + draw(w, SECOND), .kind = EV_FLUSH, .peer = i, .life = p->life});
-    schedule(w, (struct event){.at = p->quiet_until + draw(w, 2 * w->o.seal_ns + 1), .kind = EV_SEAL, .peer = i, .life = p->life});
+    schedule(w,
+             (struct event){
+                 .at = w->now + 1 + draw(w, SECOND), .kind = EV_DIAL, .peer = i, .life = p->life});
+    schedule(w,
+             (struct event){
+                 .at = w->now + 1 + draw(w, SECOND), .kind = EV_FLUSH, .peer = i, .life = p->life});
+    schedule(w, (struct event){.at = p->quiet_until + draw(w, 2 * w->o.seal_ns + 1),
+                               .kind = EV_SEAL,
+                               .peer = i,
+                               .life = p->life});
 }
 
 static void death(struct world *w, uint32_t i)
@@ -563,11 +588,15 @@ static void crash(struct world *w, uint32_t i)
         rows_cut(w, p, 0);
         p->key = new_key(w);
         w->keys[p->key].retired = p->liar;
-    } else if (w->o.rollback && chance(w, w->o.rollback)) { /* an old copy of the disk, and the disk hides it */
+    } else if (w->o.rollback &&
+               chance(w, w->o.rollback)) { /* an old copy of the disk, and the disk hides it */
         w->keys[p->key].doubtful = true;
         rows_cut(w, p, (uint32_t)draw(w, p->n_rows + 1));
     }
-    schedule(w, (struct event){.at = w->now + draw(w, 20 * SECOND), .kind = EV_RESTART, .peer = i, .life = p->life});
+    schedule(w, (struct event){.at = w->now + draw(w, 20 * SECOND),
+                               .kind = EV_RESTART,
+                               .peer = i,
+                               .life = p->life});
 }
 
 /* ---- sealing ---- */
@@ -594,7 +623,8 @@ static void seal(struct world *w, uint32_t i)
 {
     struct peer *p = &w->peers[i];
     struct key *k = &w->keys[p->key];
-    if ((p->own_lost && !k->twin) || net_gossip_own_closed(p->g) || (w->o.records && w->sealed_records >= w->o.records))
+    if ((p->own_lost && !k->twin) || net_gossip_own_closed(p->g) ||
+        (w->o.records && w->sealed_records >= w->o.records))
         return;
     struct net_frontier_entry e = {.cut = UINT64_MAX};
     struct net_clock clock;
@@ -657,7 +687,8 @@ static void dial(struct world *w, uint32_t i)
         else
             k++;
     }
-    /* Now and then a neighbour is exchanged, as daemons do: a random graph of small degree can be in two parts. */
+    /* Now and then a neighbour is exchanged, as daemons do: a random graph of small degree can be
+     * in two parts. */
     if (p->dialled == w->o.degree && chance(w, w->o.rotate))
         for (uint32_t k = 0; k < p->n_links; k++)
             if (w->links[p->links[k]].a == i) {
@@ -667,8 +698,9 @@ static void dial(struct world *w, uint32_t i)
     for (uint32_t tries = 0; p->dialled < w->o.degree && tries < 8; tries++) {
         const uint32_t to = (uint32_t)draw(w, w->o.peers);
         struct peer *q = &w->peers[to];
-        if (to == i || !q->alive || !q->listens || linked(w, p, to) || blocked(w, i, to) || blocked(w, to, i) ||
-            q->n_links >= LIMIT_LINKS / 2 || p->n_links >= LIMIT_LINKS / 2 || p->key == q->key)
+        if (to == i || !q->alive || !q->listens || linked(w, p, to) || blocked(w, i, to) ||
+            blocked(w, to, i) || q->n_links >= LIMIT_LINKS / 2 || p->n_links >= LIMIT_LINKS / 2 ||
+            p->key == q->key)
             continue;
         if (w->n_links == w->links_capacity) {
             w->links_capacity = w->links_capacity ? 2 * w->links_capacity : 256;
@@ -685,7 +717,10 @@ static void dial(struct world *w, uint32_t i)
         drain_actions(w, to);
         drain_actions(w, i);
     }
-    schedule(w, (struct event){.at = w->now + SECOND + draw(w, 2 * SECOND), .kind = EV_DIAL, .peer = i, .life = p->life});
+    schedule(w, (struct event){.at = w->now + SECOND + draw(w, 2 * SECOND),
+                               .kind = EV_DIAL,
+                               .peer = i,
+                               .life = p->life});
 }
 
 /* ---- faults, once a virtual second ---- */
@@ -787,8 +822,8 @@ static void check_feeds(struct world *w)
         if (e.cut != UINT64_MAX)
             fail(w, "machine %u is honest and was cut at %llu", k, (unsigned long long)e.cut);
         if (e.count > key->sealed || (!key->retired && e.count < key->sealed))
-            fail(w, "machine %u sealed %llu records, %llu are held", k, (unsigned long long)key->sealed,
-                 (unsigned long long)e.count);
+            fail(w, "machine %u sealed %llu records, %llu are held", k,
+                 (unsigned long long)key->sealed, (unsigned long long)e.count);
     }
     net_gossip_frontier_digest(w->peers[i].g, NET_ALL, (uint8_t[32]){0});
     w->r->digest = mix(w->peers[i].state ^ mix(w->r->frames) ^ mix(w->r->bytes + 1));
@@ -819,14 +854,16 @@ static void one_event(struct world *w)
     }
     if (e.kind != EV_FRAME && (!p->alive || e.life != p->life))
         return;
-    if (p->alive && w->now < p->paused_until && e.kind != EV_RESTART) { /* stopped process: everything waits */
+    if (p->alive && w->now < p->paused_until &&
+        e.kind != EV_RESTART) { /* stopped process: everything waits */
         e.at = p->paused_until;
         schedule(w, e);
         return;
     }
     switch (e.kind) {
     case EV_FRAME:
-        if (p->alive && w->links[e.link].up && (w->links[e.link].a == e.peer || w->links[e.link].b == e.peer)) {
+        if (p->alive && w->links[e.link].up &&
+            (w->links[e.link].a == e.peer || w->links[e.link].b == e.peer)) {
             net_gossip_frame(p->g, e.link, e.frame->data, e.frame->n, peer_now(w, p));
             drain_actions(w, e.peer);
         }
@@ -949,7 +986,8 @@ void world_run(const struct world_options *o, struct world_result *r)
             break;
         }
         if (w.now > o->duration_ns + o->heal_ns)
-            fail(&w, "%zu different frontiers %llu s after healing", distinct, (unsigned long long)(o->heal_ns / SECOND));
+            fail(&w, "%zu different frontiers %llu s after healing", distinct,
+                 (unsigned long long)(o->heal_ns / SECOND));
     }
     if (!w.failed) {
         (void)check_safety(&w, true);
@@ -971,7 +1009,8 @@ void world_draw(struct world_options *o, uint64_t seed, uint32_t peers, uint64_t
 {
     uint64_t s = mix(seed ^ UINT64_C(0x6f6e6562797465));
 #define OFTEN(odds, most) (next(&s) % (odds) ? 0 : (uint32_t)(next(&s) % (most)))
-    *o = (struct world_options){.seed = seed, .peers = peers, .duration_ns = duration_ns, .heal_ns = 300 * SECOND};
+    *o = (struct world_options){
+        .seed = seed, .peers = peers, .duration_ns = duration_ns, .heal_ns = 300 * SECOND};
     o->degree = 2 + (uint32_t)(next(&s) % 4);
     o->seal_ns = SECOND + next(&s) % (10 * SECOND);
     o->k = 1 + (uint32_t)(next(&s) % 3);

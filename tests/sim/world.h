@@ -1,8 +1,10 @@
-/* tests/sim/world.h -- many gossip machines in one process on virtual time, with a network, disks and faults.
+/* tests/sim/world.h -- many gossip machines in one process on virtual time, with a network, disks
+ * and faults.
  *
- * Everything follows from the seed: same seed, same run, on any machine.  The machines are the real ones (net/gossip.h); the
- * disk is a log whose tail a crash tears; a link loses, doubles, delays and reorders frames.
- * Checked all along: equal frontiers have equal states; at the end: all machines agree, and nothing sealed is missing. */
+ * Everything follows from the seed: same seed, same run, on any machine.  The machines are the real
+ * ones (net/gossip.h); the disk is a log whose tail a crash tears; a link loses, doubles, delays
+ * and reorders frames. Checked all along: equal frontiers have equal states; at the end: all
+ * machines agree, and nothing sealed is missing. */
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 #include <onebyte/net/gossip.h>
@@ -12,30 +14,30 @@
 struct world_options {
     uint64_t seed;
     uint32_t peers, degree;
-    uint64_t records;        /* stop sealing when so many are sealed; 0: by time alone */
-    uint64_t duration_ns;    /* of faults and sealing; then heal */
-    uint64_t heal_ns;        /* within which all must agree */
-    uint64_t seal_ns;        /* mean time between two segments of one machine */
+    uint64_t records;     /* stop sealing when so many are sealed; 0: by time alone */
+    uint64_t duration_ns; /* of faults and sealing; then heal */
+    uint64_t heal_ns;     /* within which all must agree */
+    uint64_t seal_ns;     /* mean time between two segments of one machine */
     uint32_t segment_max, k;
     uint64_t delay_ns, jitter_ns;
-    uint32_t loss, doubled, late;                     /* of 65536 frames; late: delayed by up to 64 times the jitter */
-    uint32_t crash, pause, jump, rollback, wiped;     /* of 65536, per peer and minute */
-    uint32_t partition;                               /* of 65536, per minute */
-    uint32_t retract;                                 /* of 65536, per minute, by the owner */
-    uint32_t twins;                                   /* machines run by two peers at once */
-    uint32_t liars;                                   /* peers whose frames are damaged or invented */
-    uint32_t rotate;                                  /* of 65536, per peer and 2 s: a neighbour is exchanged */
-    uint32_t nat;                                     /* of 65536 peers that only dial out */
+    uint32_t loss, doubled, late; /* of 65536 frames; late: delayed by up to 64 times the jitter */
+    uint32_t crash, pause, jump, rollback, wiped; /* of 65536, per peer and minute */
+    uint32_t partition;                           /* of 65536, per minute */
+    uint32_t retract;                             /* of 65536, per minute, by the owner */
+    uint32_t twins;                               /* machines run by two peers at once */
+    uint32_t liars;                               /* peers whose frames are damaged or invented */
+    uint32_t rotate;          /* of 65536, per peer and 2 s: a neighbour is exchanged */
+    uint32_t nat;             /* of 65536 peers that only dial out */
     bool sync, invite, tight; /* pace sync; admission by invite; a share cap that bites */
     bool measure;             /* times from sealed to folded */
 };
 
 struct world_result {
     bool ok;
-    char what[256];           /* why not */
+    char what[256]; /* why not */
     uint64_t virtual_ns, events, frames, bytes, segments, records, cuts;
-    uint64_t heal_took_ns;    /* from the end of faults to agreement */
-    uint64_t digest;          /* of everything: two runs of a seed must be equal */
+    uint64_t heal_took_ns; /* from the end of faults to agreement */
+    uint64_t digest;       /* of everything: two runs of a seed must be equal */
     uint64_t latency_p50_ns, latency_p99_ns, latency_max_ns; /* sealed to folded, all other peers */
     uint64_t searches, forks, duplicates;
     uint64_t late_bytes, late_records; /* of the second half of the faults' time */
