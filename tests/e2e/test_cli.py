@@ -384,6 +384,17 @@ def test_replay_gives_the_peers_digest(d):
     refused(1, "run", *args, "--ledger", f"{d}/ledger", "--model", f"{DEMO}/model")
 
 
+def test_every_estimator_replays_to_its_digest(d):
+    for i, options in enumerate((["--direction", "rademacher"], ["--sides", 1, "--directions", 4], ["--preset", "paper"],
+                                 ["--schedule", "rex", "--warmup", 2, "--length-max", 16, "--public"])):
+        os.mkdir(f"{d}/{i}")
+        status = solo_run(f"{d}/{i}", *options)
+        for kernels in ("ref", "auto"):
+            r = good_json("replay", "--home", f"{d}/{i}/owner", "--kernels", kernels)
+            assert (r["digest"], r["records"]) == (status["digest"], status["records"]["folded"]), (options, kernels)
+        assert r["records"] > 0, options
+
+
 def test_log_lists_every_segment(d):
     status = solo_run(d)
     rows = [json.loads(line) for line in good("log", "--home", f"{d}/owner", "--json", "--codes").splitlines()]
