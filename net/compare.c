@@ -1,8 +1,7 @@
 /* Who lacks what: eager push along cursors, and frontier comparison by a tree of digests.
  *
- * Two machines that agree exchange 58 bytes.  Two that differ in d feeds of n exchange at most d
- * paths down the tree (16 digests of 16 bytes a level) and the entries of d buckets: n / 256 each.
- */
+ * Two machines that agree exchange 58 bytes.  Two that differ in d feeds of n exchange at most d paths down the tree
+ * (16 digests of 16 bytes a level) and the entries of d buckets: n / 256 each. */
 #include "core.h"
 #include "wire.h"
 
@@ -43,8 +42,7 @@ static bool link_cover(struct net_gossip *g, struct net_link *l, uint32_t name)
     return true;
 }
 
-/* The neighbour holds the first n segments of feed `name` (or was sent them); exact: and no more.
- */
+/* The neighbour holds the first n segments of feed `name` (or was sent them); exact: and no more. */
 void net_link_cursor(struct net_gossip *g, struct net_link *l, uint32_t name, uint32_t n,
                      bool exact)
 {
@@ -93,8 +91,8 @@ void net_push_segment(struct net_gossip *g, struct net_link *l, uint32_t name, u
     net_link_cursor(g, l, name, i + 1, false);
 }
 
-/* Feeds we know already reach the new neighbour by its other links, or it will pull or graft them.
- * With few feeds it is cheaper to let the first duplicates find the shorter trees. */
+/* Feeds we know already reach the new neighbour by its other links, or it will pull or graft them.  With few feeds it is
+ * cheaper to let the first duplicates find the shorter trees. */
 void net_link_begin(struct net_gossip *g, struct net_link *l)
 {
     if (g->n_feeds <= LIMIT_FLOOD_FEEDS)
@@ -109,10 +107,9 @@ bool net_lazy(const struct net_link *l, uint32_t name)
     return name < l->n_cursor && l->cursor[name] & NET_LAZY;
 }
 
-/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones
- * will pull. A neighbour that had it from elsewhere says PRUNE, and a PULL takes that back: each
- * feed thus runs along the tree of its first arrivals (Leitao et al. 2007, "Epidemic broadcast
- * trees"), and comparison repairs the tree where it breaks. */
+/* The newest segment to every neighbour that is not known to hold it.  One that lacks earlier ones will pull.
+ * A neighbour that had it from elsewhere says PRUNE, and a PULL takes that back: each feed thus runs along the tree of its
+ * first arrivals (Leitao et al. 2007, "Epidemic broadcast trees"), and comparison repairs the tree where it breaks. */
 void net_push_new(struct net_gossip *g, uint32_t name, const struct net_link *from)
 {
     const uint32_t n = g->feeds[name]->n, start = (uint32_t)(net_random(g) % LIMIT_LINKS);
@@ -321,8 +318,7 @@ bool net_on_entries(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
     uint8_t at[32];
     memcpy(at, lo, 32);
     for (size_t k = 0; k <= n_entries; k++) {
-        /* What we hold strictly between the last entry and this one (or up to hi) is what it lacks.
-         */
+        /* What we hold strictly between the last entry and this one (or up to hi) is what it lacks. */
         const uint8_t *id = k < n_entries ? p + 64 + k * WIRE_ENTRY : hi;
         for (uint32_t i = net_table_lower(g, at); i < g->n_feeds; i++) {
             const struct net_feed *f = g->feeds[g->sorted[i]];
@@ -380,8 +376,8 @@ static void tell_cut(struct net_gossip *g, struct net_link *l, const struct net_
         net_send_evidence(g, l, f);
 }
 
-/* The neighbour holds e; we hold f.  Neither is a question of trust: whatever it claims, only
- * verified bytes change us. no_head: it has just said that our head is not in its chain. */
+/* The neighbour holds e; we hold f.  Neither is a question of trust: whatever it claims, only verified bytes change us.
+ * no_head: it has just said that our head is not in its chain. */
 void net_compare_entry(struct net_gossip *g, struct net_link *l, const struct net_frontier_entry *e,
                        bool no_head)
 {

@@ -1,9 +1,8 @@
 /* net/core.h -- inside the gossip machine: its memory, and the calls between its files.
  *
- *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier,
- * comparison tree hold.c     accept a segment, lower a cut, controls  compare.c  summaries and
- * entries: who lacks what repair.c   PULL, fork search, blame                 gossip.c   events,
- * links, tick, views */
+ *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier, comparison tree
+ *   hold.c     accept a segment, lower a cut, controls  compare.c  summaries and entries: who lacks what
+ *   repair.c   PULL, fork search, blame                 gossip.c   events, links, tick, views */
 #ifndef NET_CORE_H
 #define NET_CORE_H
 #include "feed.h"
@@ -56,8 +55,8 @@ struct net_link {
     uint32_t id;
     uint8_t machine[32];
     bool outgoing, dead; /* dead: dropped, forgotten when the current event ends */
-    uint32_t *cursor;    /* [n_cursor] per feed: 4 * (segments the neighbour holds or was sent) +
-                            NET_LAZY + NET_NAMED */
+    uint32_t *
+        cursor; /* [n_cursor] per feed: 4 * (segments the neighbour holds or was sent) + NET_LAZY + NET_NAMED */
     uint32_t n_cursor;
     uint32_t *names; /* [n_names] the neighbour's name -> our feed index + 1 */
     uint32_t n_names;
@@ -142,8 +141,7 @@ void net_entry_write(uint8_t out[80], const struct net_frontier_entry *e);
 void net_entry_read(struct net_frontier_entry *e, const uint8_t in[80]);
 bool net_entry_same(const struct net_frontier_entry *a, const struct net_frontier_entry *b);
 
-/* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown
- * machine. */
+/* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown machine. */
 enum net_verdict {
     NET_TAKEN,
     NET_DUPLICATE,
@@ -158,8 +156,7 @@ enum net_verdict {
 enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32],
                                   const struct net_segment *s, const uint8_t *wire, size_t n,
                                   bool store);
-/* ERR_OK: taken; ERR_RANGE: nothing new; ERR_PROTO: invalid; ERR_AGAIN: a proof whose predecessor
- * is not held. */
+/* ERR_OK: taken; ERR_RANGE: nothing new; ERR_PROTO: invalid; ERR_AGAIN: a proof whose predecessor is not held. */
 NODISCARD enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n,
                                     bool store, const struct net_link *from);
 

@@ -9,9 +9,8 @@ uint64_t net_weight(uint64_t n0, uint32_t lag)
 
 uint64_t net_count_room(const struct net_rules *r, uint32_t step, uint64_t w, uint64_t before)
 {
-    /* floor(share_65536 n0 (step + burst) 2^32 / 65536) = share_65536 n0 (step + burst) 65536: no
-     * rounding.  A product beyond 128 bits is beyond every possible weight (records_max 2^63 times
-     * 2^32), so saturation is exact. */
+    /* floor(share_65536 n0 (step + burst) 2^32 / 65536) = share_65536 n0 (step + burst) 65536: no rounding.  A product beyond
+     * 128 bits is beyond every possible weight (records_max 2^63 times 2^32), so saturation is exact. */
     net_u128 cap = (net_u128)step + r->burst;
     ENSURE(w > 0);
     if (__builtin_mul_overflow(cap, (net_u128)r->share_65536, &cap) ||
@@ -27,8 +26,7 @@ uint64_t net_count_room(const struct net_rules *r, uint32_t step, uint64_t w, ui
 uint32_t net_count_segment(uint8_t *counts, const struct net_segment *s, const struct net_rules *r,
                            uint64_t before, uint64_t cut)
 {
-    /* All records of a segment weigh the same, so "counts iff C + w <= cap" is "the first `room` of
-     * them". */
+    /* All records of a segment weigh the same, so "counts iff C + w <= cap" is "the first `room` of them". */
     const uint64_t room = net_count_room(r, s->step, net_weight(r->n0, s->lag), before);
     uint32_t counted = 0;
     for (uint32_t i = 0; i < s->count; i++) {

@@ -1,7 +1,6 @@
 /* net/count.h -- what counts: SPEC 5, as a function of one feed's prefix alone.
  *
- * Integers only, 128 bits where a product needs them.  Errors  none.  Threads  any.  Memory  none.
- */
+ * Integers only, 128 bits where a product needs them.  Errors  none.  Threads  any.  Memory  none. */
 #ifndef NET_COUNT_H
 #define NET_COUNT_H
 #include <onebyte/net/rules.h>
@@ -15,8 +14,7 @@ __extension__ typedef unsigned __int128
 
 /* W = floor(n0 2^32 / max(n0, lag)), in [1, 2^32]. */
 uint64_t net_weight(uint64_t n0, uint32_t lag);
-/* counts [s->count] <- 0 or 1; returns how many are 1.  before: the machine's counted weight before
- * this segment. */
+/* counts [s->count] <- 0 or 1; returns how many are 1.  before: the machine's counted weight before this segment. */
 uint32_t net_count_segment(uint8_t *counts, const struct net_segment *s, const struct net_rules *r,
                            uint64_t before, uint64_t cut);
 /* How many records with weight w still fit under the share cap of a segment that declares step. */

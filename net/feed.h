@@ -1,9 +1,7 @@
-/* net/feed.h -- one machine's holding: (chain, cut) of DESIGN 4, with the weight counted before
- * each segment.
+/* net/feed.h -- one machine's holding: (chain, cut) of DESIGN 4, with the weight counted before each segment.
  *
  * Invariants  the chain is verified from seq 0; every segment has first_seq < cut; cut never rises.
- * Memory      16 bytes a segment here, plus its bytes: id [32] and wire, as one block (shared
- * through net_intern in a simulator). */
+ * Memory      16 bytes a segment here, plus its bytes: id [32] and wire, as one block (shared through net_intern in a simulator). */
 #ifndef NET_FEED_H
 #define NET_FEED_H
 #include "count.h"

@@ -1,10 +1,9 @@
-/* What a machine holds and why it changes: DESIGN 4's merge, one segment or one control event at a
- * time. */
+/* What a machine holds and why it changes: DESIGN 4's merge, one segment or one control event at a time. */
 #include "core.h"
 #include "wire.h"
 
-/* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the
- * records before it too, and the simulator must find it. */
+/* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the records before it too, and the
+ * simulator must find it. */
 #ifndef PLANTED_BUG
 #define PLANTED_BUG 0
 #endif
@@ -128,8 +127,7 @@ static void lower_cut(struct net_gossip *g, struct net_feed *f, uint64_t cut)
     }
 }
 
-/* Stores and tells: the event is durable before what it removes is gone, so that a crash between
- * them is repaired at start. */
+/* Stores and tells: the event is durable before what it removes is gone, so that a crash between them is repaired at start. */
 static void keep_control(struct net_gossip *g, const uint8_t *frame, size_t n, bool store,
                          const struct net_link *from)
 {
@@ -175,8 +173,7 @@ static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t
     return ERR_OK;
 }
 
-/* c's two segments are valid, different successors of the first n segments of f (NULL: of nothing).
- */
+/* c's two segments are valid, different successors of the first n segments of f (NULL: of nothing). */
 static enum err check_fork(struct net_gossip *g, struct net_control *c, const struct net_feed *f,
                            uint32_t n)
 {
@@ -295,8 +292,7 @@ enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, 
     return ERR_OK;
 }
 
-/* s claims the place of our segment n with the same predecessor, and differs: if it is valid, the
- * two are the proof. */
+/* s claims the place of our segment n with the same predecessor, and differs: if it is valid, the two are the proof. */
 static enum net_verdict forked(struct net_gossip *g, const struct net_feed *f, uint32_t n,
                                const struct net_segment *s, bool store)
 {

@@ -112,8 +112,7 @@ enum err net_identity_load(struct net_identity *i, const char *path, struct err_
     enum err e = sk ? read_key(sk, fd, path, why) : err_set(why, ERR_NOMEM, "out of memory");
     (void)close(fd);
     if (e == ERR_OK) {
-        /* The public half is stored beside the seed: a damaged file must not make signatures nobody
-         * accepts. */
+        /* The public half is stored beside the seed: a damaged file must not make signatures nobody accepts. */
         uint8_t seed[crypto_sign_SEEDBYTES], pk[32], check[crypto_sign_SECRETKEYBYTES];
         ENSURE(crypto_sign_ed25519_sk_to_seed(seed, sk) == 0);
         ENSURE(crypto_sign_seed_keypair(pk, check, seed) == 0);
@@ -165,8 +164,7 @@ void net_hash(uint8_t out[32], const struct net_part *parts, size_t n)
     net_hash_end(&h, out);
 }
 
-/* Ed25519 reads its message twice, so the parts are joined.  Only a manifest is longer than the
- * stack buffer. */
+/* Ed25519 reads its message twice, so the parts are joined.  Only a manifest is longer than the stack buffer. */
 enum { SIGNED_BYTES_SHORT = 2048 };
 
 /* The joined parts: in `room`, or malloc'd.  NULL: out of memory. */

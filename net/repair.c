@@ -1,8 +1,7 @@
 /* Repair: PULL of what follows a head, the search for the place where two chains part, and blame.
  *
- * One pull per feed, LIMIT_LINK_PULLS per link, one search per link.  A repair that ends without
- * anything verified blames the neighbour: its link waits, twice as long each time; another link's
- * next comparison takes over. */
+ * One pull per feed, LIMIT_LINK_PULLS per link, one search per link.  A repair that ends without anything verified blames the
+ * neighbour: its link waits, twice as long each time; another link's next comparison takes over. */
 #include "core.h"
 #include "wire.h"
 
@@ -83,8 +82,7 @@ void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t mach
         pull(g, l, machine, f, f ? f->n : 0, false);
 }
 
-/* ---- the search: 17-ary over our own chain, asking for the neighbour's segments at the same seqs
- * ---- */
+/* ---- the search: 17-ary over our own chain, asking for the neighbour's segments at the same seqs ---- */
 
 static void search_fail(struct net_gossip *g, struct net_link *l)
 {
@@ -377,8 +375,9 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
         if (name < l->n_cursor)
             l->cursor[name] &= ~(uint32_t)NET_LAZY; /* nobody else brought it */
         if (from == 0 && name < l->n_cursor)
-            l->cursor[name] &= ~(uint32_t)NET_NAMED; /* it may have refused the first: say whose it
-                                                        is, with its admission */
+            l->cursor[name] &=
+                ~(uint32_t)
+                    NET_NAMED; /* it may have refused the first: say whose it is, with its admission */
         for (size_t sent = 0; i < f->n && (sent == 0 || sent < limit); i++) {
             const size_t bytes = 37 + net_feed_wire_bytes(f, i);
             if (net_feed_first(f, i) >= e.cut || !net_spend(g, l, bytes))
@@ -395,8 +394,7 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     return true;
 }
 
-/* What a pull brought, to the neighbours that may lack it: an offer, since most of them will not.
- */
+/* What a pull brought, to the neighbours that may lack it: an offer, since most of them will not. */
 static void offer_others(struct net_gossip *g, const struct net_link *from,
                          const uint8_t machine[32])
 {
@@ -500,8 +498,7 @@ static void graft(struct net_gossip *g, struct net_link *l, struct grafts *t, st
     f->source = l->id;
 }
 
-/* l holds what we hold: let it bring the feeds that nobody brings.  After a start that is all of
- * them: said in one byte. */
+/* l holds what we hold: let it bring the feeds that nobody brings.  After a start that is all of them: said in one byte. */
 void net_graft_orphans(struct net_gossip *g, struct net_link *l)
 {
     struct grafts t = {.frame = {WIRE_GRAFT}, .n = 0};
@@ -522,9 +519,8 @@ void net_graft_orphans(struct net_gossip *g, struct net_link *l)
     graft_send(g, l, &t);
 }
 
-/* Feeds that came by the link that went come by none now: another brings them, at best one that
- * does not get them from us. If it does after all, the next comparison shows the lack, and the pull
- * that follows grafts. */
+/* Feeds that came by the link that went come by none now: another brings them, at best one that does not get them from us.
+ * If it does after all, the next comparison shows the lack, and the pull that follows grafts. */
 void net_regraft(struct net_gossip *g, uint32_t gone)
 {
     for (uint32_t k = 0; k < g->n_links; k++) {

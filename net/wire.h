@@ -1,24 +1,26 @@
-/* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is
- * SPEC 7's frontier entry: machine [32], count u64, head [32], cut u64.  Nothing here is signed:
- * the link is authenticated, and what matters carries its author's signature.  Types 20..63 are for
- * later versions and ignored; 64.. belong to the daemon.
+/* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is SPEC 7's frontier entry:
+ * machine [32], count u64, head [32], cut u64.  Nothing here is signed: the link is authenticated, and what matters carries
+ * its author's signature.  Types 20..63 are for later versions and ignored; 64.. belong to the daemon.
  *
  *  1 HELLO     version u8, listening address (rest of the frame, may be empty)
- *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES /
- * ENTRIES of the receiver 3 AGREE     root [16] 4 NODES     prefix u8 (0: the 16 nodes; 1 + i: the
- * 16 buckets of node i), 16 digests [16]   -> NODES / ENTRIES where they differ 5 ENTRIES   lo
- * [32], hi [32], entries: all that the sender holds with lo < machine <= hi   -> PULL, HAVE,
- * CONTROL, ASK 6 WANT      machine [32]                                             -> HAVE 7 HAVE
- * entries 8 SEGMENT   name u32, wire           the sender's name for a feed, told before by 9
- * SEGMENT_OF machine [32], name u32, wire 10 UNNAMED   name u32                 I do not know this
- * name: tell again 11 PULL      entry (what I hold), limit u32 bytes                     ->
- * SEGMENTs, CONTROL if your cut is lower, DONE or NOHEAD 12 DONE      entry (what I hold) 13 NOHEAD
- * entry (what I hold)      your (count, head) is not in my chain 14 ASK       machine [32], seqs
- * u64 [1..16]                           -> TELL 15 TELL      machine [32], (first_seq u64, id [32])
- * for each seq asked, first_seq 2^64 - 1 where I hold nothing 16 CONTROL   net/control.h 17
- * ADDRESSES (length u8, bytes) ...   listening addresses of others 18 PRUNE     name u32 of yours:
- * do not push it, others do; a PULL or GRAFT takes it back 19 GRAFT     machine [32] ... push me
- * these (none: all): what brought them to me is gone */
+ *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES / ENTRIES of the receiver
+ *  3 AGREE     root [16]
+ *  4 NODES     prefix u8 (0: the 16 nodes; 1 + i: the 16 buckets of node i), 16 digests [16]   -> NODES / ENTRIES where they differ
+ *  5 ENTRIES   lo [32], hi [32], entries: all that the sender holds with lo < machine <= hi   -> PULL, HAVE, CONTROL, ASK
+ *  6 WANT      machine [32]                                             -> HAVE
+ *  7 HAVE      entries
+ *  8 SEGMENT   name u32, wire           the sender's name for a feed, told before by
+ *  9 SEGMENT_OF machine [32], name u32, wire
+ * 10 UNNAMED   name u32                 I do not know this name: tell again
+ * 11 PULL      entry (what I hold), limit u32 bytes                     -> SEGMENTs, CONTROL if your cut is lower, DONE or NOHEAD
+ * 12 DONE      entry (what I hold)
+ * 13 NOHEAD    entry (what I hold)      your (count, head) is not in my chain
+ * 14 ASK       machine [32], seqs u64 [1..16]                           -> TELL
+ * 15 TELL      machine [32], (first_seq u64, id [32]) for each seq asked, first_seq 2^64 - 1 where I hold nothing
+ * 16 CONTROL   net/control.h
+ * 17 ADDRESSES (length u8, bytes) ...   listening addresses of others
+ * 18 PRUNE     name u32                 of yours: do not push it, others do; a PULL or GRAFT takes it back
+ * 19 GRAFT     machine [32] ...         push me these (none: all): what brought them to me is gone */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 #include <onebyte/base/limits.h>

@@ -1,5 +1,4 @@
-/* tests/net/few.h -- a few gossip machines joined by perfect links, for tests that look inside.
- * Many and faults: tests/sim. */
+/* tests/net/few.h -- a few gossip machines joined by perfect links, for tests that look inside.  Many and faults: tests/sim. */
 #ifndef TESTS_NET_FEW_H
 #define TESTS_NET_FEW_H
 #include <onebyte/base/bytes.h>

@@ -1,5 +1,4 @@
-/* The simulator is itself tested: with a bug planted in net/hold.c (linked in place of the
- * library's), some of its seeds fail. */
+/* The simulator is itself tested: with a bug planted in net/hold.c (linked in place of the library's), some of its seeds fail. */
 #define PLANTED_BUG 1
 #include "net/hold.c"
 #include "tests/sim/world.c"

@@ -1,6 +1,5 @@
-/* The merge of DESIGN 4 is a join: two and three machines that hold random parts of one machine's
- * random history exchange until they agree, in several orders, and end where the join of DESIGN,
- * written out here, says. */
+/* The merge of DESIGN 4 is a join: two and three machines that hold random parts of one machine's random history exchange until
+ * they agree, in several orders, and end where the join of DESIGN, written out here, says. */
 #include "few.h"
 #include <onebyte/net/id.h>
 #include <setjmp.h>
@@ -197,8 +196,7 @@ static void machines_join(void **state)
     }
 }
 
-/* Load order at start-up must not matter where the ledger cannot promise one: controls before,
- * between, after. */
+/* Load order at start-up must not matter where the ledger cannot promise one: controls before, between, after. */
 static void controls_load_in_any_order(void **state)
 {
     (void)state;

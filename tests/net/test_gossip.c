@@ -1,5 +1,4 @@
-/* The gossip machine: swarms under faults (tests/sim), and small scenes where every step is looked
- * at. */
+/* The gossip machine: swarms under faults (tests/sim), and small scenes where every step is looked at. */
 #include "few.h"
 #include "net/wire.h"
 #include "tests/sim/world.c"
@@ -360,8 +359,7 @@ static void no_proof_from_one_segment(void **state)
     few_release(&f);
 }
 
-/* A second valid signature over the same bytes: S = r + H(R, A, M) a with another r.  Only the
- * key's owner can make it. */
+/* A second valid signature over the same bytes: S = r + H(R, A, M) a with another r.  Only the key's owner can make it. */
 static void sign_otherwise(uint8_t sig[64], const struct few_key *k, const struct net_segment *s)
 {
     uint8_t h[64], a[32], r[32] = {7}, wire[NET_SEGMENT_BYTES_MAX], seed[32], t[32];
@@ -414,8 +412,7 @@ static void other_signature_is_no_fork(void **state)
     few_release(&f);
 }
 
-/* Both finders of a fork make the same bytes, and so does a proof that comes the other way round.
- */
+/* Both finders of a fork make the same bytes, and so does a proof that comes the other way round. */
 static void one_form_of_a_proof(void **state)
 {
     (void)state;
@@ -805,8 +802,7 @@ static void invalid_segment_closes_the_link(void **state)
     few_release(&f);
 }
 
-/* A neighbour that claims what it cannot show costs a bounded number of frames: its wait doubles.
- */
+/* A neighbour that claims what it cannot show costs a bounded number of frames: its wait doubles. */
 static void empty_claims_wait_longer(void **state)
 {
     (void)state;
@@ -872,9 +868,8 @@ static void forget_bytes(void *ctx, const uint8_t *bytes)
     free((void *)(uintptr_t)bytes);
 }
 
-/* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we
- * stop contributing.  (Signatures are skipped through the simulator's door: 65,536 of them take
- * seconds.) */
+/* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we stop contributing.  (Signatures are
+ * skipped through the simulator's door: 65,536 of them take seconds.) */
 static void table_is_limited(void **state)
 {
     (void)state;
@@ -904,8 +899,7 @@ static void table_is_limited(void **state)
     few_release(&f);
 }
 
-/* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get
- * theirs. */
+/* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get theirs. */
 static void pulls_are_limited(void **state)
 {
     (void)state;

@@ -36,8 +36,7 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
-/* BLAKE2b-256 of "abc" and of nothing: RFC 7693's reference code with a 32-byte output (as in b2sum
- * -l 256). */
+/* BLAKE2b-256 of "abc" and of nothing: RFC 7693's reference code with a 32-byte output (as in b2sum -l 256). */
 static void hash_known_answers(void **state)
 {
     (void)state;
@@ -85,8 +84,7 @@ static void signature_known_answer(void **state)
     assert_int_equal(net_verify(sig, i.id, parts, 1), ERR_PROTO);
 }
 
-/* SPEC 6: S < l, no small-order key or R.  With the identity point as key and R, S = 0 satisfies
- * the equation. */
+/* SPEC 6: S < l, no small-order key or R.  With the identity point as key and R, S = 0 satisfies the equation. */
 static void small_order_is_refused(void **state)
 {
     (void)state;

@@ -1,5 +1,4 @@
-/* The segment's wire: round trip, refusal of every truncation and flipped bit, the rules of SPEC 6.
- * Vectors: test_vectors.c. */
+/* The segment's wire: round trip, refusal of every truncation and flipped bit, the rules of SPEC 6.  Vectors: test_vectors.c. */
 #include <onebyte/net/control.h>
 #include <onebyte/net/segment.h>
 #include <sodium.h>

@@ -1,5 +1,4 @@
-/* A dozen seeds of the simulator: every fault of tests/sim/world.h at rates drawn from the seed.
- * More: make sim, make sim-soak. */
+/* A dozen seeds of the simulator: every fault of tests/sim/world.h at rates drawn from the seed.  More: make sim, make sim-soak. */
 #include "tests/sim/world.c"
 #include <onebyte/net/id.h>
 #include <setjmp.h>

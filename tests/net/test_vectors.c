@@ -1,6 +1,5 @@
-/* Wires, ids, what counts, clock, frontier, binding against independent implementations:
- * ../shared/vectors/arith1.json and tests/vectors/arith.json (made by tests/vectors/spec.py from
- * SPEC alone). */
+/* Wires, ids, what counts, clock, frontier, binding against independent implementations: ../shared/vectors/arith1.json and
+ * tests/vectors/arith.json (made by tests/vectors/spec.py from SPEC alone). */
 #include <onebyte/base/bytes.h>
 #include <onebyte/net/control.h>
 #include <onebyte/net/gossip.h>
@@ -72,9 +71,8 @@ static struct net_rules rules_of(const json_t *run)
     return r;
 }
 
-/* Codes that count, from FOLD less UNFOLD, summed by machine, seq and code: compared with the
- * vector's.  Zero codes only show in the clock: the vectors write 0 for a record that does not
- * count. */
+/* Codes that count, from FOLD less UNFOLD, summed by machine, seq and code: compared with the vector's.  Zero codes only show in
+ * the clock: the vectors write 0 for a record that does not count. */
 struct tally {
     uint64_t sum, n;
 };

@@ -1,6 +1,5 @@
-/* sim: the seeded simulator.  sim SEED [PEERS [HOURS [SEEDS]]]: runs SEEDS seeds from SEED on; a
- * failing seed prints the command that replays it.  sim swarm PEERS RECORDS: no faults, the
- * figures. */
+/* sim: the seeded simulator.  sim SEED [PEERS [HOURS [SEEDS]]]: runs SEEDS seeds from SEED on; a failing seed prints the
+ * command that replays it.  sim swarm PEERS RECORDS: no faults, the figures. */
 #include "world.h"
 #include <onebyte/net/id.h>
 #include <inttypes.h>

@@ -129,8 +129,8 @@ struct peer {
     uint64_t
         state; /* sum over folded records of a hash: the model, as far as gossip is concerned */
     uint32_t links[LIMIT_LINKS], n_links, dialled;
-    bool own_lost; /* saw its own key used by someone else after the first seconds: never seals
-                      again */
+    bool
+        own_lost; /* saw its own key used by someone else after the first seconds: never seals again */
 };
 struct world {
     struct world_options o;
@@ -687,8 +687,7 @@ static void dial(struct world *w, uint32_t i)
         else
             k++;
     }
-    /* Now and then a neighbour is exchanged, as daemons do: a random graph of small degree can be
-     * in two parts. */
+    /* Now and then a neighbour is exchanged, as daemons do: a random graph of small degree can be in two parts. */
     if (p->dialled == w->o.degree && chance(w, w->o.rotate))
         for (uint32_t k = 0; k < p->n_links; k++)
             if (w->links[p->links[k]].a == i) {

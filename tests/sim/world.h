@@ -1,10 +1,8 @@
-/* tests/sim/world.h -- many gossip machines in one process on virtual time, with a network, disks
- * and faults.
+/* tests/sim/world.h -- many gossip machines in one process on virtual time, with a network, disks and faults.
  *
- * Everything follows from the seed: same seed, same run, on any machine.  The machines are the real
- * ones (net/gossip.h); the disk is a log whose tail a crash tears; a link loses, doubles, delays
- * and reorders frames. Checked all along: equal frontiers have equal states; at the end: all
- * machines agree, and nothing sealed is missing. */
+ * Everything follows from the seed: same seed, same run, on any machine.  The machines are the real ones (net/gossip.h); the
+ * disk is a log whose tail a crash tears; a link loses, doubles, delays and reorders frames.
+ * Checked all along: equal frontiers have equal states; at the end: all machines agree, and nothing sealed is missing. */
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 #include <onebyte/net/gossip.h>

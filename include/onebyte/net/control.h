@@ -1,14 +1,12 @@
-/* net/control.h -- control events: what changes who counts, and what names a state.  DESIGN 4, 6;
- * SPEC 6.
+/* net/control.h -- control events: what changes who counts, and what names a state.  DESIGN 4, 6; SPEC 6.
  *
  * FRAME (also what the ledger stores), little-endian, first byte the kind:
  *   1 retract     machine [32]  seq u64                          signature [64] by the owner
- *   2 fork proof  machine [32]  pred [32]  n u16  wire [n]  n u16  wire [n]       (carries its two
- * segments' signatures) 3 admit       machine [32]                                   signature [64]
- * by the owner 4 checkpoint  number u64  frontier [32]  state [32]          signature [64] by the
- * owner Signed bytes: "onebyte/1 retract\0" (admit, checkpoint likewise), run id, then the fields
- * in this order. The two segments of a proof are in byte order of their ids, so that both finders
- * make the same frame. */
+ *   2 fork proof  machine [32]  pred [32]  n u16  wire [n]  n u16  wire [n]       (carries its two segments' signatures)
+ *   3 admit       machine [32]                                   signature [64] by the owner
+ *   4 checkpoint  number u64  frontier [32]  state [32]          signature [64] by the owner
+ * Signed bytes: "onebyte/1 retract\0" (admit, checkpoint likewise), run id, then the fields in this order.
+ * The two segments of a proof are in byte order of their ids, so that both finders make the same frame. */
 #ifndef ONEBYTE_NET_CONTROL_H
 #define ONEBYTE_NET_CONTROL_H
 #include <onebyte/base/err.h>
@@ -35,8 +33,7 @@ struct net_control {
 
 /* Structure only; *c untouched on error. */
 NODISCARD enum err net_control_parse(struct net_control *c, const uint8_t *frame, size_t n);
-/* The owner's signature (retract, admit, checkpoint).  Fork proofs: ERR_OK; their segments are
- * checked where the predecessor is held. */
+/* The owner's signature (retract, admit, checkpoint).  Fork proofs: ERR_OK; their segments are checked where the predecessor is held. */
 NODISCARD enum err net_control_check(const struct net_control *c, const struct net_rules *r);
 /* Bytes written, <= NET_CONTROL_BYTES_MAX. */
 size_t net_control_write(uint8_t *frame, const struct net_control *c);

@@ -1,5 +1,4 @@
-/* net/id.h -- identities, hashes, signatures: the few libsodium calls everything else is built on.
- */
+/* net/id.h -- identities, hashes, signatures: the few libsodium calls everything else is built on. */
 #ifndef ONEBYTE_NET_ID_H
 #define ONEBYTE_NET_ID_H
 #include <onebyte/base/err.h>
@@ -16,8 +15,7 @@ struct net_identity {
 
 NODISCARD enum err net_start(void); /* sodium_init; once */
 NODISCARD enum err net_identity_new(struct net_identity *i);
-/* File: created 0600, exclusive, fsynced.  load refuses wrong size and permissions wider than 0600.
- */
+/* File: created 0600, exclusive, fsynced.  load refuses wrong size and permissions wider than 0600. */
 NODISCARD enum err net_identity_save(const struct net_identity *i, const char *path,
                                      struct err_why *why);
 NODISCARD enum err net_identity_load(struct net_identity *i, const char *path, struct err_why *why);
