@@ -190,8 +190,11 @@ static struct conn *sender_of(struct net_transport *t, const uint8_t *rid, size_
     monitor_router(t); /* its ACCEPTED precedes its first message */
     const char *user = zmq_msg_gets(&t->message, "User-Id"); /* of the payload's frame: trap 3 */
     struct conn *c = conn_by_fd(t, zmq_msg_get(&t->message, ZMQ_SRCFD));
-    if (!c || c->rid_n != 0 || !user || net_unhex(c->k, 32, user) != ERR_OK) {
+    const bool chosen = rid_n != 5 || rid[0] != 0; /* by the peer, which no peer of ours does: trap 2 */
+    if (!c || c->rid_n != 0 || chosen || !user || net_unhex(c->k, 32, user) != ERR_OK) {
         t->count.bad_message++;
+        if (c)
+            conn_end(t, c, 0, "it sent what no peer sends");
         return NULL;
     }
     memcpy(c->rid, rid, rid_n);

@@ -142,6 +142,38 @@ static bool kept_out(const struct net_transport *t, const uint8_t machine[32])
     return false;
 }
 
+/* ---- arrivals ---- */
+
+/* Besides the cost of a handshake there is a reason in ZeroMQ to be slow: a peer may choose its ROUTER id, and libzmq (4.3.5
+ * too) aborts when the next id of its own making, from a random 32-bit start, is one that a peer chose.  64 guesses held open
+ * and five tries a second hit once in months, not hours. */
+bool may_arrive(struct net_transport *t, const char *group)
+{
+    enum { PRICE_MS = 1000 / LIMIT_ARRIVALS_PER_S, FULL_MS = LIMIT_ARRIVALS * PRICE_MS };
+    struct arrivals *a = &t->arrivals[0];
+    for (size_t i = 0; i < LIMIT_ARRIVAL_GROUPS; i++) {
+        struct arrivals *x = &t->arrivals[i];
+        if (strcmp(x->group, group) == 0) {
+            a = x;
+            break;
+        }
+        if (x->seen_ms < a->seen_ms)
+            a = x;
+    }
+    if (strcmp(a->group, group) != 0) {
+        (void)snprintf(a->group, sizeof a->group, "%s", group);
+        a->left_ms = FULL_MS;
+    } else {
+        const uint64_t left_ms = a->left_ms + (t->now_ms - a->seen_ms);
+        a->left_ms = left_ms < FULL_MS ? (uint32_t)left_ms : FULL_MS;
+    }
+    a->seen_ms = t->now_ms;
+    if (a->left_ms < PRICE_MS)
+        return false;
+    a->left_ms -= PRICE_MS;
+    return true;
+}
+
 /* ---- sending ---- */
 
 bool conn_send(struct net_transport *t, struct conn *c, const uint8_t *p, size_t n)
@@ -216,7 +248,8 @@ void conn_accepted(struct net_transport *t, int fd)
     net_address_group(c->group, host);
     const size_t waiting = count_conns(t, false, NULL),
                  of_group = c->loopback ? 0 : count_conns(t, false, c->group);
-    if (waiting > LIMIT_PROBATION || of_group > LIMIT_PROBATION / 2) {
+    const bool welcome = c->loopback || may_arrive(t, c->group);
+    if (!welcome || waiting > LIMIT_PROBATION || of_group > LIMIT_PROBATION / 2) {
         t->count.refused_full++;
         conn_end(t, c, 0, NULL);
     }

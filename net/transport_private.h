@@ -97,6 +97,13 @@ struct penalty {
     uint64_t until_ms;
 };
 
+/* How many more connections a group may open now. */
+struct arrivals {
+    char group[HOST_MAX];
+    uint64_t seen_ms;
+    uint32_t left_ms; /* 1000 / LIMIT_ARRIVALS_PER_S of it buy one */
+};
+
 struct net_transport {
     const struct net_identity *identity;
     uint8_t run_id[32], server_public[32], server_secret[32];
@@ -111,6 +118,7 @@ struct net_transport {
     struct dial *dials[LIMIT_DIALS];
     size_t n_dials;
     struct penalty penalties[LIMIT_PENALTIES];
+    struct arrivals arrivals[LIMIT_ARRIVAL_GROUPS];
     struct net_event *events; /* ring [events_room], n_events from first_event */
     size_t n_events, first_event, events_room;
     zmq_msg_t message; /* the frame last handed out */
@@ -153,6 +161,7 @@ bool conn_message(struct net_transport *t, struct conn *c, const uint8_t *p, siz
 void conn_tick(struct net_transport *t);
 void conn_judge(struct net_transport *t, const struct conn *one, bool incoming); /* hidden bytes, after EAGAIN */
 void penalise(struct net_transport *t, const uint8_t machine[32]);
+bool may_arrive(struct net_transport *t, const char *group); /* counts one arrival of the group */
 struct net_event *event_new(struct net_transport *t, enum net_event_kind kind); /* NULL: no memory */
 
 /* ---- transport_dial.c ---- */

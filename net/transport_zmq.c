@@ -7,6 +7,7 @@
 #include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -128,8 +129,20 @@ static enum err bind_failed(const char *listen, int code, struct err_why *why)
     return err_set(why, ERR_IO, "cannot listen on %s: %s", listen, zmq_strerror(code));
 }
 
+/* Without descriptors ZeroMQ's listener would spin (trap 6).  What we hold is bounded far below this. */
+static void raise_descriptors(void)
+{
+    struct rlimit r;
+    const rlim_t wanted = 4096;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < wanted) {
+        r.rlim_cur = r.rlim_max < wanted ? r.rlim_max : wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
 enum err zmq_listen(struct net_transport *t, const char *listen, struct err_why *why)
 {
+    raise_descriptors();
     char endpoint[ADDRESS_MAX], bound[ADDRESS_MAX];
     size_t bytes = sizeof bound;
     bool v6 = false;

@@ -389,7 +389,7 @@ static void names_are_resolved(void **state)
     peer_dial(&b, address);
     PUMP_UNTIL(a.link && b.link, &a, &b);
     assert_string_equal(b.address, address);
-    peer_dial(&b, "no-such-host.invalid:1");
+    peer_dial(&b, "a..b:1");
     PUMP_UNTIL(b.failures == 1, &a, &b);
     assert_true(strstr(b.failed, "host name") || strstr(b.failed, "name server"));
     peer_end(&a);
@@ -508,7 +508,7 @@ static void a_second_process_with_our_key_is_named(void **state)
 static void crossing_dials_leave_one_link(void **state)
 {
     (void)state;
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 2; round++) {
         struct peer a, b;
         peer_new(&a, true);
         peer_new(&b, true);
@@ -618,7 +618,7 @@ static void a_neighbour_that_falls_silent_is_given_up(void **state)
     peer_dial(&b, net_transport_listening(a.t));
     PUMP_UNTIL(a.link && b.link, &a, &b);
     const uint64_t heard = a.t->conns[0]->delivered;
-    PUMP_UNTIL(a.t->conns[0]->delivered >= heard + 5 * wire_bytes(10), &a,
+    PUMP_UNTIL(a.t->conns[0]->delivered >= heard + 2 * wire_bytes(10), &a,
                &b);              /* it answers pings */
     PUMP_UNTIL(a.link == 0, &a); /* b hangs, its TCP connection lives */
     assert_string_equal(a.down, "it fell silent");

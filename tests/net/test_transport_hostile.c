@@ -267,6 +267,48 @@ static void a_frame_before_the_proof_ends_it(void **state)
     peer_end(&a);
 }
 
+/* Trap 2: ids that clients choose can take or block another's route; nobody here may have one. */
+static void a_chosen_routing_id_is_refused(void **state)
+{
+    (void)state;
+    struct peer a;
+    struct raw r;
+    char endpoint[160];
+    peer_new(&a, true);
+    raw_socket(&r, ZMQ_DEALER, test_run);
+    assert_int_equal(zmq_setsockopt(r.socket, ZMQ_ROUTING_ID, "mine", 4), 0);
+    snprintf(endpoint, sizeof endpoint, "tcp://%s", net_transport_listening(a.t));
+    assert_int_equal(zmq_connect(r.socket, endpoint), 0);
+    raw_note(&r, &(struct note){.kind = NOTE_HELLO});
+    PUMP_UNTIL(counters(&a).bad_message == 1, &a);
+    PUMP_UNTIL(incoming(&a) == 0, &a);
+    raw_end(&r);
+    still_works(&a);
+    peer_end(&a);
+}
+
+static void arrivals_are_rationed_per_group(void **state)
+{
+    (void)state;
+    struct peer a;
+    peer_new(&a, false);
+    struct net_transport *t = a.t;
+    for (int i = 0; i < LIMIT_ARRIVALS; i++)
+        assert_true(may_arrive(t, "10.0.0"));
+    assert_false(may_arrive(t, "10.0.0"));
+    assert_true(may_arrive(t, "10.0.1")); /* another network is another matter */
+    t->now_ms += 1000;
+    for (int i = 0; i < LIMIT_ARRIVALS_PER_S; i++)
+        assert_true(may_arrive(t, "10.0.0"));
+    assert_false(may_arrive(t, "10.0.0"));
+    char group[32];
+    for (int i = 0; i < 10 * LIMIT_ARRIVAL_GROUPS; i++) { /* any number of networks: a bounded table */
+        snprintf(group, sizeof group, "11.%d.%d", i / 256, i % 256);
+        assert_true(may_arrive(t, group));
+    }
+    peer_end(&a);
+}
+
 /* ---- proofs ---- */
 
 /* Every way to get the certificate wrong; each is refused, and no machine is blamed: the victim
@@ -555,6 +597,8 @@ int main(void)
         cmocka_unit_test(many_connections_between_two_polls_do_not_block),
         cmocka_unit_test(bytes_before_the_proof_are_few),
         cmocka_unit_test(a_frame_before_the_proof_ends_it),
+        cmocka_unit_test(a_chosen_routing_id_is_refused),
+        cmocka_unit_test(arrivals_are_rationed_per_group),
         cmocka_unit_test(wrong_certificates_are_refused),
         cmocka_unit_test(a_man_in_the_middle_is_nobody),
         cmocka_unit_test(a_multipart_message_ends_the_link),

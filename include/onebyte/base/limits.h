@@ -41,6 +41,9 @@ enum {
     LIMIT_PROBATION = 64,               /* connections that have not proved a machine yet */
     LIMIT_PROBATION_MS = 10000,         /* to prove it: two round trips and a busy machine at either end */
     LIMIT_PROBATION_BYTES = 4096,       /* to prove it; TCP payload, of which CURVE's handshake takes about 1 KB */
+    LIMIT_ARRIVALS = 64,                /* new connections at once from one /24 or /64 (loopback excepted), then .. */
+    LIMIT_ARRIVALS_PER_S = 5,           /* .. so many a second; the rest is cut before its handshake costs anything */
+    LIMIT_ARRIVAL_GROUPS = 256,         /* groups remembered; the one quiet for longest is forgotten */
     LIMIT_HANDSHAKE_MS = 5000,          /* for the CURVE handshake; a silent TCP client holds a descriptor this long */
     LIMIT_PING_MS = 15000,              /* of silence before we ask; keeps NAT mappings open */
     LIMIT_SILENCE_MS = 60000,           /* of silence before a link is dead */
