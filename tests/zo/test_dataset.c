@@ -196,6 +196,18 @@ static void answers_count_in_conversations(void **state)
     zo_tokenizer_free(t);
 }
 
+/* The template writes e before the last answer only (as Qwen3 keeps the last reasoning only). */
+static void shortened_turns_count_too(void **state)
+{
+    (void)state;
+    struct zo_tokenizer *t = open_chat(TURNS("{{ 'i' if m.role == 'assistant' else 'h' }}{{ 'e' if loop.last and m.role == "
+                                             "'assistant' }}{{ m.content }}</s>"));
+    assert_one("{\"messages\":[{\"role\":\"user\",\"content\":\"c\"},{\"role\":\"assistant\",\"content\":\"dab\"},"
+               "{\"role\":\"user\",\"content\":\"f\"},{\"role\":\"assistant\",\"content\":\"g\"}]}", t, 99,
+               "8 3 21 9 *4 *11 *21 8 6 21 9 *5 *7 *21", 0);
+    zo_tokenizer_free(t);
+}
+
 static void assert_chat_refused(const struct zo_tokenizer *t, const char *messages, const char *part)
 {
     char line[512];
@@ -328,6 +340,7 @@ int main(void)
         cmocka_unit_test(prompt_is_cut_on_its_left),     cmocka_unit_test(choices_share_their_prompt),
         cmocka_unit_test(bad_lines_are_named),           cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(answers_count_in_conversations), cmocka_unit_test(bad_conversations_are_named),
+        cmocka_unit_test(shortened_turns_count_too),
         cmocka_unit_test(tinystories_token_counts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

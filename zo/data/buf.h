@@ -45,7 +45,7 @@ static inline void buf_free(struct buf *b)
 static inline void buf_add(struct buf *b, const char *text, size_t n)
 {
     void *p = b->p;
-    if (b->oom || !buf_grow(&p, &b->cap, b->n, n + 1, 1)) {
+    if (b->oom || !buf_grow(&p, &b->cap, b->n, n + 1, 1) || !p) {
         b->oom = true;
         return;
     }
@@ -71,7 +71,7 @@ static inline void ids_free(struct ids *a)
 static inline void ids_add(struct ids *a, uint32_t id)
 {
     void *p = a->v;
-    if (a->oom || !buf_grow(&p, &a->cap, a->n, 1, sizeof *a->v)) {
+    if (a->oom || !buf_grow(&p, &a->cap, a->n, 1, sizeof *a->v) || !p) {
         a->oom = true;
         return;
     }

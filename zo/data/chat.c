@@ -41,8 +41,11 @@ static const json_t *template_text(const json_t *config)
     const json_t *v = zo_json_member(config, "chat_template");
     size_t i;
     json_t *one;
-    json_array_foreach(v, i, one) if (strcmp(zo_json_text(one, "name", ""), "default") == 0)
-        return zo_json_member(one, "template");
+    json_array_foreach(v, i, one)
+    {
+        if (strcmp(zo_json_text(one, "name", ""), "default") == 0)
+            return zo_json_member(one, "template");
+    }
     return v;
 }
 

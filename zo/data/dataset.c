@@ -282,6 +282,58 @@ static enum err turn_tokens(const struct reader *r, size_t *n, const json_t *mes
     return e;
 }
 
+/* *from, *to <- the bytes of `text` that come from the content of message i: where the text changes when the content does.
+ * Whole characters.  Empty if the content is not in the text. */
+static enum err content_bytes(const struct reader *r, size_t *from, size_t *to, const json_t *messages, size_t i,
+                              const struct buf *text)
+{
+    struct buf other = {0};
+    json_t *changed = json_deep_copy(messages);
+    if (!changed || json_object_set_new(json_array_get(changed, i), "content", json_string("\xEE\x80\x80")) != 0) {
+        json_decref(changed);
+        return ERR_NOMEM;
+    }
+    const enum err e =
+        zo_chat_render(&r->t->chat, &other, changed, json_array_size(changed), false, r->why);
+    json_decref(changed);
+    const size_t n = text->n < other.n ? text->n : other.n;
+    size_t head = 0, tail = 0;
+    while (head < n && text->p[head] == other.p[head])
+        head++;
+    while (tail < n - head && text->p[text->n - 1 - tail] == other.p[other.n - 1 - tail])
+        tail++;
+    buf_free(&other);
+    while (head > 0 && ((uint8_t)text->p[head] & 0xC0) == 0x80)
+        head--;
+    while (tail > 0 && ((uint8_t)text->p[text->n - tail] & 0xC0) == 0x80)
+        tail--;
+    *from = head;
+    *to = text->n - tail;
+    return e;
+}
+
+/* For templates that write a turn differently when more follow (an earlier answer's reasoning is dropped, say): the
+ * tokens of what is left of the content, and the special token that ends the turn. */
+static enum err count_content(const struct reader *r, uint8_t *counted, const json_t *messages, size_t i,
+                              const struct buf *text, const struct ids *all)
+{
+    size_t bytes[2] = {0}, tokens[2] = {0};
+    enum err e = content_bytes(r, &bytes[0], &bytes[1], messages, i, text);
+    if (!e && bytes[1] <= bytes[0])
+        return err_set(r->why, ERR_UNSUPPORTED, "the chat template leaves the answer in message %zu out", i);
+    for (size_t k = 0; k < 2 && !e; k++) {
+        struct ids part = {0};
+        e = encode(r, &part, text->p, bytes[k], false);
+        tokens[k] = common_prefix(&part, all);
+        ids_free(&part);
+    }
+    if (!e && tokens[1] < all->n && zo_added_special(&r->t->added, all->v[tokens[1]]))
+        tokens[1]++;
+    for (size_t k = tokens[0] ? tokens[0] : 1; !e && k < tokens[1]; k++)
+        counted[k] = 1;
+    return e;
+}
+
 /* counted <- 1 for the tokens of assistant message i: what the template adds for it after its own prompt to answer. */
 static enum err count_turn(const struct reader *r, uint8_t *counted, const json_t *messages, size_t i,
                            const struct buf *text, const struct ids *all)
@@ -295,8 +347,7 @@ static enum err count_turn(const struct reader *r, uint8_t *counted, const json_
     else if (!e)
         e = turn_tokens(r, &to, messages, i + 1, false, text, all);
     if (e == ERR_AGAIN)
-        return err_set(r->why, ERR_UNSUPPORTED,
-                       "the chat template writes message %zu differently when more follow: give one answer per line", i);
+        return count_content(r, counted, messages, i, text, all);
     for (size_t k = from ? from : 1; !e && k < to; k++)
         counted[k] = 1;
     return e;

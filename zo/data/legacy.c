@@ -161,8 +161,8 @@ enum err zo_legacy_config(json_t **config, const char *dir, struct err_why *why)
     struct legacy l = {0};
     enum err e = open_optional(&l.vocab, dir, "vocab.json", why);
     if (!e && !l.vocab)
-        e = err_set(why, ERR_NOTFOUND, "%s: no tokenizer.json (nor vocab.json and merges.txt) in it",
-                    dir);
+        e = err_set(why, ERR_NOTFOUND, "%s: no tokenizer.json (nor vocab.json and merges.txt) in it; transformers writes one: "
+                    "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)", dir);
     if (!e && !json_is_object(l.vocab))
         e = err_set(why, ERR_FORMAT, "%s/vocab.json: not an object of token: id", dir);
     if (!e)

@@ -183,7 +183,11 @@ static bool has_affix(const json_t *v, const json_t *affix, bool at_end)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(affix, i, one) if (has_affix(v, one, at_end)) return true;
+    json_array_foreach(affix, i, one)
+    {
+        if (has_affix(v, one, at_end))
+            return true;
+    }
     const size_t n = json_string_length(v), k = json_string_length(affix);
     return json_is_string(affix) && n >= k &&
            memcmp(json_string_value(v) + (at_end ? n - k : 0), json_string_value(affix), k) == 0;
@@ -221,7 +225,10 @@ static json_t *pairs(json_t *v)
 {
     json_t *list = json_array(), *value;
     const char *key;
-    json_object_foreach(v, key, value) json_array_append_new(list, json_pack("[s,O]", key, value));
+    json_object_foreach(v, key, value)
+    {
+        (void)json_array_append_new(list, json_pack("[s,O]", key, value));
+    }
     return list;
 }
 
@@ -242,8 +249,10 @@ json_t *zo_template_method(json_t *v, const char *name, const struct template_ar
         out = pairs(v);
     if (json_is_object(v) && (strcmp(name, "keys") == 0 || strcmp(name, "values") == 0)) {
         out = json_array();
-        json_object_foreach(v, key, value)(void)(*name == 'k' ? json_array_append_new(out, json_string(key))
-                                                              : json_array_append(out, value));
+        json_object_foreach(v, key, value)
+        {
+            (void)(*name == 'k' ? json_array_append_new(out, json_string(key)) : json_array_append(out, value));
+        }
     }
     return out ? out : refuse(e, why, "the method", name);
 }
@@ -263,7 +272,10 @@ static json_t *list_of(json_t *v)
         i += k;
     }
     json_t *value;
-    json_object_foreach(v, key, value) json_array_append_new(list, json_string(key));
+    json_object_foreach(v, key, value)
+    {
+        (void)json_array_append_new(list, json_string(key));
+    }
     return list;
 }
 
@@ -448,7 +460,11 @@ bool zo_template_test(const json_t *v, const char *name, const struct template_a
     if (strcmp(name, "in") == 0) {
         size_t i;
         json_t *one;
-        json_array_foreach(first, i, one) if (zo_template_equal(one, v)) return true;
+        json_array_foreach(first, i, one)
+        {
+            if (zo_template_equal(one, v))
+                return true;
+        }
         return json_is_object(first) && json_is_string(v) && json_object_get(first, json_string_value(v));
     }
     (void)refuse(e, why, "the test", name);

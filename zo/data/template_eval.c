@@ -121,7 +121,10 @@ static json_t *join_strings(json_t *list)
     struct buf b = {0};
     size_t i;
     json_t *v;
-    json_array_foreach(list, i, v) buf_add(&b, json_string_value(v), json_string_length(v));
+    json_array_foreach(list, i, v)
+    {
+        buf_add(&b, json_string_value(v), json_string_length(v));
+    }
     json_t *s = json_stringn(b.p ? b.p : "", b.n);
     buf_free(&b);
     json_decref(list);
@@ -229,7 +232,11 @@ static bool contains(const json_t *list, const json_t *v)
     if (json_is_string(list))
         return json_is_string(v) && memmem(json_string_value(list), json_string_length(list),
                                            json_string_value(v), json_string_length(v)) != NULL;
-    json_array_foreach(list, i, item) if (zo_template_equal(item, v)) return true;
+    json_array_foreach(list, i, item)
+    {
+        if (zo_template_equal(item, v))
+            return true;
+    }
     return false;
 }
 
@@ -243,7 +250,7 @@ static json_t *compare(struct run *r, char op, const json_t *a, const json_t *b)
     if (json_is_number(a) && json_is_number(b))
         order = json_number_value(a) - json_number_value(b);
     else if (json_is_string(a) && json_is_string(b))
-        order = strcmp(json_string_value(a), json_string_value(b));
+        order = (double)strcmp(json_string_value(a), json_string_value(b));
     else
         return fail(r, ERR_FORMAT, "values that cannot be compared", NULL);
     return json_boolean(op == '<' ? order < 0 : op == '>' ? order > 0 : op == 'l' ? order <= 0 : order >= 0);
@@ -485,7 +492,10 @@ static json_t *iterable(struct run *r, const json_t *v)
     if (v && !json_is_object(v))
         return fail(r, ERR_FORMAT, "a loop over something that is not a list", NULL);
     list = json_array();
-    json_object_foreach((json_t *)(uintptr_t)v, key, value)(void) json_array_append_new(list, json_string(key));
+    json_object_foreach((json_t *)(uintptr_t)v, key, value)
+    {
+        (void)json_array_append_new(list, json_string(key));
+    }
     return list;
 }
 

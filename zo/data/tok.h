@@ -36,9 +36,8 @@ enum tok_behavior { TOK_REMOVED, TOK_ISOLATED, TOK_MERGED_PREVIOUS, TOK_MERGED_N
 struct norm;
 NODISCARD enum err zo_norm_new(struct norm **n, const json_t *config, struct err_why *why);
 void zo_norm_free(struct norm *n);
-/* Appends the normal form of text [n] to out.  nm may be NULL: a copy. */
-NODISCARD enum err zo_norm_apply(const struct norm *nm, struct buf *out, const char *text,
-                                 size_t n);
+/* Appends the normal form of text [k] to out.  n may be NULL: a copy. */
+NODISCARD enum err zo_norm_apply(const struct norm *n, struct buf *out, const char *text, size_t k);
 
 /* ---- charsmap.c: SentencePiece's own normalizer, a compiled table ---- */
 struct charsmap;

@@ -13,12 +13,13 @@
  *          the border counts as completion; so does an end token that the post-processor adds, but for encoders
  *          (tokenizers with a mask token), which predict the completion alone.
  *          A conversation is rendered with the model's chat template and encoded without further special tokens; an
- *          assistant's turn is what the template writes for it after its prompt to answer (its end mark too).
+ *          assistant's turn is what the template writes for it after its prompt to answer (its end mark too); where the template shortens earlier turns, what it keeps of their content.
  * Length   length_max: tokens per sequence (the model's context or less).  A text longer than that is cut at its end (before the
  *          post-processor's last tokens).  A
  *          prompt is cut on its left, as MeZO does, after the post-processor's first tokens (a conversation: after its first token, up
  *          to the first answer); all choices lose
  *          the same number of tokens; only if the completion alone is too long is its end cut.  Both are counted.
+ *          Every line is an example of its own: nothing is packed and nothing is padded.
  * Lines    Other members are ignored; empty lines are skipped; a byte-order mark at the start is skipped.  Anything
  *          else is refused as FILE:LINE with what is wrong: not JSON or not UTF-8, not an object, none or two of the
  *          forms, a wrong type, an empty completion, fewer than two choices, a label outside the choices, a
