@@ -49,10 +49,10 @@ static void on_signal(int signal_number)
 static void defaults(void *values)
 {
     struct values *v = values;
-    v->steps = 200;
+    v->steps = 300;
     v->peers = 5;
     v->n0 = 256;
-    v->lr = 0.08;
+    v->lr = 0.1;
     v->eps = 0.01;
     v->max_s = 170;
 }
@@ -157,7 +157,7 @@ static enum err make_run(struct demo *d, struct err_why *why)
     snprintf(eps, sizeof eps, "%.9g", d->v->eps);
     const char *const argv[] = {"init", "--home", d->peers[0].home, "--model", d->model, "--data", d->train, "--eval-data", d->eval,
                                 "--out", d->manifest, "--name", "demo", "--sides", "1", "--directions", "7", "--segment-max", "56",
-                                "--seal-s", "2", "--steps", steps, "--n0", n0, "--lr", lr, "--eps", eps, "--public", "--json", NULL};
+                                "--seal-s", "2", "--schedule", "cosine", "--steps", steps, "--n0", n0, "--lr", lr, "--eps", eps, "--public", "--json", NULL};
     return demo_call(argv, d->dir, &d->plan, why);
 }
 
@@ -421,10 +421,10 @@ static int run(void *values, const char *const *args, size_t n_args)
 
 #define AT(member) offsetof(struct values, member)
 static const struct peer_option options[] = {
-    {"steps", PEER_U64, AT(steps), "N", "steps of the run (default: 200)", 1, 100000},
+    {"steps", PEER_U64, AT(steps), "N", "steps of the run (default: 300)", 1, 100000},
     {"peers", PEER_U64, AT(peers), "N", "peers in all, the late one included (default: 5)", 4, DEMO_PEERS_MAX},
     {"n0", PEER_U64, AT(n0), "N", "gradients per step (default: 256)", 1, 65536},
-    {"lr", PEER_F64, AT(lr), "X", "learning rate; 0 must learn nothing (default: 0.08)", 0, 100},
+    {"lr", PEER_F64, AT(lr), "X", "learning rate; 0 must learn nothing (default: 0.1)", 0, 100},
     {"eps", PEER_F64, AT(eps), "X", "size of the probe (default: 0.01)", 1e-6, 1},
     {"shuffle-labels", PEER_FLAG, AT(shuffle), NULL, "train on random labels: accuracy must stay at chance", 0, 0},
     {"max-seconds", PEER_U64, AT(max_s), "N", "give up after this time (default: 170)", 5, 86400},
