@@ -1,5 +1,17 @@
 /* Neighbours that lie, hide, flood or say nothing: programs that speak ZeroMQ, CURVE and our
- * messages by hand. */
+ * messages by hand.
+ *
+ * The nine traps of the notes on ZeroMQ:
+ *  1 no ZAP handler lets every key in     another_run_.., and no User-Id, no link (sender_of)
+ *  2 routing ids that clients choose      a_chosen_routing_id_is_refused
+ *  3 User-Id missing on frame 0           every link here: it is read from the payload's frame
+ *  4 parts evade every limit              hidden_bytes_end_the_link, a_multipart_message_..
+ *  5 an unread monitor blocks             many_connections_between_two_polls_do_not_block
+ *  6 no descriptors, busy listener        no_more_than_so_many_.., arrivals_are_rationed_..
+ *  7 a silent TCP client                  silent_and_senseless_tcp_clients_are_closed
+ *  8 ZAP 400 ends reconnecting            cannot occur: we answer 200 and refuse by BYE; a dial is
+ *                                         a new socket each time
+ *  9 throughput                           no trap: far above need */
 #include "tests/net/transport_pair.h"
 #include "tests/net/curve_client.h"
 #include "net/transport_private.h"
