@@ -9,12 +9,13 @@ Each folder holds config.json, model.safetensors as `save_pretrained` writes the
     sequences  [{ids, logits (n, vocab) or (labels)}]                           float64 PyTorch
     examples   [{seqs: [{ids, counted}], label, loss, correct}]                 by the definitions in zo/example.h
     passes     [{direction, key [2], seq, eps, example, loss}]                  weights + eps z made by tests/vectors/spec.py
-Needs PyPI: torch, transformers, safetensors.
+demo.json is the same for peer/demo/model.  Needs PyPI: torch, transformers, safetensors.
 """
 import argparse
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import random
 import shutil
@@ -30,6 +31,9 @@ try:
     from safetensors import safe_open
     from safetensors.torch import save_file
 except ImportError as e:
+    own = ROOT / "build/venv/bin/python"
+    if own.exists() and pathlib.Path(sys.prefix) != own.parent.parent:  # the test runner's Python is the system's
+        os.execv(own, [str(own), *sys.argv])
     print(f"skip check_models: PyPI package missing: {e}")
     sys.exit(0)
 
@@ -140,9 +144,9 @@ def loss_of(model, example, kind, mask_id):
     return lse - scores[example["label"]], int(scores.index(top) == example["label"])
 
 
-def make_examples(rng, kind):
+def make_examples(rng, kind, vocab):
     def ids(n):
-        return [rng.randrange(5, VOCAB) for _ in range(n)]
+        return [rng.randrange(5, vocab) for _ in range(n)]
 
     if kind == "classify":
         return [dict(seqs=[dict(ids=ids(n), counted=[0] * n)], label=l) for n, l in ((3, 0), (11, 2), (7, 1))]
@@ -185,8 +189,16 @@ def make(folder, name, entry, seed):
     fix_config(folder / "config.json", how)
     if how == "gamma":
         rename_norms(folder / "model.safetensors")
+    for f in folder.iterdir():
+        f.chmod(0o644)
+    expect(folder, folder / "expected.json", cls, rng, VOCAB, (1, 13))
+
+
+def expect(folder, target, cls, rng, vocab, lengths):
+    """Writes what PyTorch makes of the checkpoint in folder: expected.json."""
     # Read again: casting the live model would have cast its rope frequencies too.
     model = cls.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    config = model.config
     shapes, stored = {}, {}
     for f in folder.glob("*.safetensors"):
         with safe_open(f, "pt") as s:
@@ -196,9 +208,9 @@ def make(folder, name, entry, seed):
     names = sorted(shapes, key=lambda n: n.encode())
     kind = "classify" if "Classification" in cls.__name__ else "masked" if "MaskedLM" in cls.__name__ else "causal"
     mask = getattr(config, "mask_token_id", None)
-    out = dict(sequences=[], examples=make_examples(rng, kind), passes=[])
-    for n in (1, 13):
-        ids = [rng.randrange(5, VOCAB) for _ in range(n)]
+    out = dict(sequences=[], examples=make_examples(rng, kind, vocab), passes=[])
+    for n in lengths:
+        ids = [rng.randrange(5, vocab) for _ in range(n)]
         out["sequences"].append(dict(ids=ids, logits=[round(x, 6) for x in logits_of(model, ids).flatten().tolist()]))
     for e in out["examples"]:
         e["loss"], e["correct"] = loss_of(model, e, kind, mask)
@@ -212,9 +224,7 @@ def make(folder, name, entry, seed):
             loss, _ = loss_of(model, out["examples"][example], kind, mask)
             out["passes"].append(dict(direction=direction, key=key, seq=seq, eps=eps, example=example, loss=loss))
             model.load_state_dict(base)
-    (folder / "expected.json").write_text(json.dumps(out) + "\n")
-    for f in folder.iterdir():
-        f.chmod(0o644)
+    target.write_text(json.dumps(out) + "\n")
 
 
 def main():
@@ -240,6 +250,10 @@ def main():
         print(("ok " if r.returncode == 0 else "FAIL ") + "check_models " + name +
               ("" if r.returncode == 0 else ": " + (r.stdout + r.stderr).strip().replace("\n", " | ")[:600]), flush=True)
         failed += r.returncode != 0
+    if a.write and not a.only:  # the embedded model: a pretrained one, in every clone
+        demo = ROOT / "peer/demo/model"
+        vocab = json.loads((demo / "config.json").read_text())["vocab_size"]
+        expect(demo, ROOT / "tests/vectors/models/demo.json", tf.LlamaForCausalLM, random.Random(1), vocab, (1, 6))
     if not a.write:
         shutil.rmtree(where)
     return failed != 0
