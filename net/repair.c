@@ -333,6 +333,11 @@ bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
             net_send(g, l, frame, sizeof frame);
         return true;
     }
+    const struct net_pull *pulling = net_pull_of(g, machine);
+    if (!(pulling && pulling->link == l->id) && !net_spend(g, l, LIMIT_PUSH_COST)) {
+        l->more = true; /* too much at once: pulled later, at our own pace */
+        return true;
+    }
     const enum net_verdict v = net_hold_segment(g, machine, &s, p + head, n - head, true);
     uint32_t ours;
     if (!named && net_table_find(g, machine, &ours) && cover_names(l, name))

@@ -927,6 +927,46 @@ static void pulls_are_limited(void **state)
     few_release(&f);
 }
 
+/* A flood of valid segments costs a bounded part of our time: the rest waits until we ask. */
+static void pushes_are_limited(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_gossip_counters c;
+    const struct net_intern intern = {NULL, believe, believe, forget_bytes};
+    uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+    struct net_segment s = {.count = 1, .lag = 1};
+    struct net_frontier_entry e = {.count = 0};
+    scene(&f, 1);
+    net_gossip_set_intern(f.g[0], &intern);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    memcpy(push + 1, author.id, 32);
+    for (int k = 0; k < 6000; k++) {
+        s.first_seq = e.count;
+        memcpy(s.prev, e.head, 8);
+        frame_to(&f, 0, 0, push, 37 + net_segment_write(push + 37, &s));
+        (void)net_gossip_feed(f.g[0], author.id, &e);
+    }
+    net_gossip_count(f.g[0], &c);
+    assert_in_range(c.segments_new, 1000, 2 * LIMIT_LINK_RATE / LIMIT_PUSH_COST);
+    assert_int_equal(c.segments_new + c.quota_dropped, 6000);
+    assert_int_equal(f.drops[0], 0); /* not now on this link: never refusal */
+    few_release(&f);
+}
+
+static void other_version_is_let_go(void **state)
+{
+    (void)state;
+    struct few f;
+    static const uint8_t hello[] = {WIRE_HELLO, WIRE_VERSION + 1, 'x'};
+    scene(&f, 1);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    frame_to(&f, 0, 0, hello, sizeof hello);
+    assert_int_equal(f.drops[0], 1);
+    assert_string_equal(f.drop_reason[0], "other protocol version");
+    few_release(&f);
+}
+
 /* ---- damage of every kind ---- */
 
 enum { TAPE = 400 };
@@ -1110,6 +1150,8 @@ int main(void)
         cmocka_unit_test(share_says_what_would_count),
         cmocka_unit_test(table_is_limited),
         cmocka_unit_test(pulls_are_limited),
+        cmocka_unit_test(pushes_are_limited),
+        cmocka_unit_test(other_version_is_let_go),
         cmocka_unit_test(admission_travels),
         cmocka_unit_test(allow_list),
         cmocka_unit_test(highest_checkpoint_wins),

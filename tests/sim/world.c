@@ -104,9 +104,10 @@ struct link {
     bool up;
     uint64_t blocked_since; /* by a partition; 0: not */
 };
-enum row_kind { ROW_SEGMENT, ROW_TRUNCATE, ROW_CONTROL };
+enum row_kind { ROW_SEGMENT, ROW_TRUNCATE, ROW_CONTROL, ROW_DEAD };
 struct row {
     enum row_kind kind;
+    bool damaged; /* the disk will read it back with a flipped bit */
     uint32_t bytes;
     uint64_t seq;
     const uint8_t *machine; /* malloc'd; NULL for controls */
@@ -496,25 +497,55 @@ static void drain_actions(struct world *w, uint32_t i)
 }
 
 /* ---- life and death ---- */
-static void load_rows(struct peer *p)
+/* The rows that a truncation did not remove.  O(n m), and m is small. */
+static bool *live_rows(const struct peer *p)
 {
-    struct net_action a;
     bool *live = calloc(p->n_rows + 1, 1);
     ENSURE(live != NULL);
-    for (uint32_t i = 0; i < p->n_rows; i++) { /* O(n m), and m is small: truncations are rare */
+    for (uint32_t i = 0; i < p->n_rows; i++) {
         live[i] = p->rows[i].kind == ROW_SEGMENT;
-        if (p->rows[i].kind == ROW_TRUNCATE)
-            for (uint32_t k = 0; k < i; k++)
-                if (live[k] && p->rows[k].seq >= p->rows[i].seq &&
-                    memcmp(p->rows[k].machine, p->rows[i].machine, 32) == 0)
-                    live[k] = false;
+        if (p->rows[i].kind != ROW_TRUNCATE)
+            continue;
+        for (uint32_t k = 0; k < i; k++)
+            if (live[k] && p->rows[k].seq >= p->rows[i].seq &&
+                memcmp(p->rows[k].machine, p->rows[i].machine, 32) == 0)
+                live[k] = false;
     }
+    return live;
+}
+
+static enum err load_segment(struct peer *p, const struct row *r)
+{
+    uint8_t wire[NET_SEGMENT_BYTES_MAX];
+    memcpy(wire, r->data + 32, r->bytes);
+    if (r->damaged)
+        wire[r->seq % r->bytes] ^= 1;
+    return net_gossip_load(p->g, r->machine, wire, r->bytes);
+}
+
+/* As net_gossip_load says: what is refused goes, with the rest of that machine's.  Damage, or what a crash left between
+ * evidence and truncation. */
+static void drop_rest(struct world *w, struct peer *p, uint32_t from, bool *live)
+{
+    for (uint32_t i = p->n_rows; i-- > from;) {
+        struct row *r = &p->rows[i];
+        if (live[i] && memcmp(r->machine, p->rows[from].machine, 32) == 0) {
+            live[i] = false;
+            r->kind = ROW_DEAD;
+            pool_drop(&w->pool, r->data);
+        }
+    }
+}
+
+static void load_rows(struct world *w, struct peer *p)
+{
+    struct net_action a;
+    bool *live = live_rows(p);
     for (int pass = 0; pass < 3; pass++)
         for (uint32_t i = 0; i < p->n_rows; i++) {
             const struct row *r = &p->rows[i];
-            if (pass == 1 &&
-                live[i]) /* what a crash left between evidence and truncation is refused: dropped */
-                (void)!net_gossip_load(p->g, r->machine, r->data + 32, r->bytes);
+            if (pass == 1 && live[i] && load_segment(p, r) != ERR_OK)
+                drop_rest(w, p, i, live);
             else if (pass != 1 && r->kind == ROW_CONTROL)
                 (void)!net_gossip_load_control(p->g, r->data, r->bytes);
             while (net_gossip_action(p->g, &a)) {
@@ -538,7 +569,7 @@ static void birth(struct world *w, uint32_t i)
     p->tick_at = 0;
     p->own_lost = false;
     p->quiet_until = w->now + 5 * SECOND; /* DESIGN 5: asks for its own feed first */
-    load_rows(p);
+    load_rows(w, p);
     if (w->o.invite) {
         struct net_control c = {.kind = NET_ADMIT};
         uint8_t frame[NET_CONTROL_BYTES_MAX];
@@ -583,6 +614,17 @@ static void crash(struct world *w, uint32_t i)
     /* What was not synced: a prefix of it survives, torn at any row. */
     rows_cut(w, p, p->durable + (uint32_t)draw(w, p->n_rows - p->durable + 1));
     p->durable = p->n_rows;
+    bool own_damaged = false;
+    for (uint32_t k = 0; k < p->n_rows; k++)
+        if (p->rows[k].kind == ROW_SEGMENT && w->o.damage && chance(w, w->o.damage)) {
+            p->rows[k].damaged = true;
+            own_damaged |= memcmp(p->rows[k].machine, w->keys[p->key].id, 32) == 0;
+        }
+    if (own_damaged) { /* the old key never seals again */
+        w->keys[p->key].retired = true;
+        p->key = new_key(w);
+        w->keys[p->key].retired = p->liar;
+    }
     if (w->o.wiped && chance(w, w->o.wiped)) { /* disk lost: a new key */
         w->keys[p->key].retired = true;
         rows_cut(w, p, 0);
@@ -1024,6 +1066,7 @@ void world_draw(struct world_options *o, uint64_t seed, uint32_t peers, uint64_t
     o->jump = OFTEN(2, 65536);
     o->rollback = OFTEN(2, 32768);
     o->wiped = OFTEN(2, 32768);
+    o->damage = OFTEN(2, 2000);
     o->partition = OFTEN(2, 3 * 65536);
     o->retract = OFTEN(2, 2 * 65536);
     o->twins = OFTEN(2, 4);

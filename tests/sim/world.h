@@ -20,6 +20,7 @@ struct world_options {
     uint64_t delay_ns, jitter_ns;
     uint32_t loss, doubled, late; /* of 65536 frames; late: delayed by up to 64 times the jitter */
     uint32_t crash, pause, jump, rollback, wiped; /* of 65536, per peer and minute */
+    uint32_t damage; /* of 65536 rows of a disk, at each crash */
     uint32_t partition;                           /* of 65536, per minute */
     uint32_t retract;                             /* of 65536, per minute, by the owner */
     uint32_t twins;                               /* machines run by two peers at once */

@@ -25,6 +25,7 @@ enum {
     LIMIT_ASK_SEQS = 16,         /* seqs in one question of a fork search */
     LIMIT_SEARCH_QUESTIONS = 32, /* 16^6 = 2^24 segments need 6; the rest is for losses */
     LIMIT_LINK_RATE = 4 << 20,   /* bytes a second of answers one link can make us send; burst twice that */
+    LIMIT_PUSH_COST = 2048,      /* of that rate, what a pushed segment is charged: a signature is 0.1 ms of our time */
     LIMIT_ADDRESSES = 256,       /* listening addresses that we may tell neighbours */
     LIMIT_ADDRESS_BYTES = 64,    /* HOST:PORT */
     LIMIT_ADDRESSES_TOLD = 16,   /* in one frame */
