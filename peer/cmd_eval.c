@@ -43,12 +43,14 @@ static enum err subject_open(struct subject *s, const struct values *v, struct e
 
 static int print_json(const struct subject *s, const struct peer_eval *r)
 {
-    json_t *o = json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "loss_token_mean",
-                          peer_json_real(r->loss_token_mean), "loss_example_mean", peer_json_real(r->loss_example_mean),
-                          "tokens", (json_int_t)r->tokens, "examples", (json_int_t)r->examples, "accuracy",
-                          peer_json_real(r->accuracy), "correct", (json_int_t)r->correct, "cut_tokens",
-                          (json_int_t)r->cut_tokens, "cut_examples", (json_int_t)r->cut_examples, "nonfinite",
-                          (json_int_t)r->nonfinite, "perplexity", peer_json_real(exp(r->loss_token_mean)));
+    json_t *o =
+        json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "loss_token_mean",
+                  peer_json_real(r->loss_token_mean), "loss_example_mean",
+                  peer_json_real(r->loss_example_mean), "tokens", (json_int_t)r->tokens, "examples",
+                  (json_int_t)r->examples, "accuracy", peer_json_real(r->accuracy), "correct",
+                  (json_int_t)r->correct, "cut_tokens", (json_int_t)r->cut_tokens, "cut_examples",
+                  (json_int_t)r->cut_examples, "nonfinite", (json_int_t)r->nonfinite, "perplexity",
+                  peer_json_real(exp(r->loss_token_mean)));
     if (o && s->home) {
         struct net_clock clock;
         char digest[17];
@@ -64,15 +66,18 @@ static int print_json(const struct subject *s, const struct peer_eval *r)
 
 static int print_text(const struct peer_eval *r)
 {
-    printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64 " examples\n", r->loss_token_mean,
-           r->tokens, r->loss_example_mean, r->examples);
+    printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64
+           " examples\n",
+           r->loss_token_mean, r->tokens, r->loss_example_mean, r->examples);
     if (r->choices)
-        printf("accuracy  %.2f %% (%" PRIu64 " of %" PRIu64 ")\n", 100 * r->accuracy, r->correct, r->choices);
+        printf("accuracy  %.2f %% (%" PRIu64 " of %" PRIu64 ")\n", 100 * r->accuracy, r->correct,
+               r->choices);
     else
         printf("accuracy  none: the data has no choices\n");
     if (r->cut_examples)
-        printf("cut       %" PRIu64 " tokens of %" PRIu64 " examples: longer than the model's context\n", r->cut_tokens,
-               r->cut_examples);
+        printf("cut       %" PRIu64 " tokens of %" PRIu64
+               " examples: longer than the model's context\n",
+               r->cut_tokens, r->cut_examples);
     if (r->nonfinite)
         printf("warning   %" PRIu64 " losses are not finite\n", r->nonfinite);
     return PEER_EXIT_OK;
@@ -92,7 +97,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e == ERR_OK)
         e = peer_engine_data(&s.engine, &data, s.data, &why);
     if (e == ERR_OK) {
-        e = peer_engine_eval(&s.engine, data, v->max, (size_t)v->batch, peer_progress, "examples", &result);
+        e = peer_engine_eval(&s.engine, data, v->max, (size_t)v->batch, peer_progress, "examples",
+                             &result);
         if (e != ERR_OK)
             (void)err_set(&why, e, "cannot evaluate: %s", err_str(e));
     }
@@ -107,18 +113,22 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
-    PEER_FLAG_ROWS(struct values, flags, "model folder to evaluate; with --home: where the run's base model is"),
-    {"data", PEER_TEXT, offsetof(struct values, data), "FILE", "JSONL to evaluate on (default: the home's evaluation data)",
-     0, 0},
-    {"max", PEER_U64, offsetof(struct values, max), "N", "only the first N examples (default: all)", 1, 0},
-    {"batch", PEER_U64, offsetof(struct values, batch), "N", "examples per pass (default: 4 per thread)", 1, 65536},
+    PEER_FLAG_ROWS(struct values, flags,
+                   "model folder to evaluate; with --home: where the run's base model is"),
+    {"data", PEER_TEXT, offsetof(struct values, data), "FILE",
+     "JSONL to evaluate on (default: the home's evaluation data)", 0, 0},
+    {"max", PEER_U64, offsetof(struct values, max), "N", "only the first N examples (default: all)",
+     1, 0},
+    {"batch", PEER_U64, offsetof(struct values, batch), "N",
+     "examples per pass (default: 4 per thread)", 1, 65536},
 };
 
 const struct peer_command peer_cmd_eval = {
     .name = "eval",
     .args = "",
     .summary = "loss and accuracy of a model folder, or of a home's current state",
-    .details = "onebyte eval --model DIR --data FILE evaluates a model folder. onebyte eval --home DIR folds the ledger of a peer "
+    .details = "onebyte eval --model DIR --data FILE evaluates a model folder. onebyte eval --home "
+               "DIR folds the ledger of a peer "
                "into its base model first; the peer may be running.",
     .options = options,
     .n_options = ARRAY_LEN(options),

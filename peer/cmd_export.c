@@ -11,18 +11,20 @@ struct values {
     const char *out, *dtype;
 };
 
-static int report(const struct values *v, const struct peer_home_state *s, const struct peer_engine *e)
+static int report(const struct values *v, const struct peer_home_state *s,
+                  const struct peer_engine *e)
 {
     struct net_clock clock;
     char digest[17];
     net_gossip_clock(s->gossip, &clock);
     peer_engine_digest(e, digest);
     if (v->common.json)
-        return peer_json_print(json_pack("{s:s, s:o, s:I, s:I, s:s, s:s}", "out", v->out, "run_id",
-                                         peer_json_hex(s->manifest.run_id, 32), "step", (json_int_t)clock.step, "records",
-                                         (json_int_t)s->loaded.records, "digest", digest, "dtype",
-                                         v->dtype ? v->dtype : "f32"));
-    printf("%s: step %" PRIu64 ", %" PRIu64 " records, digest %s\n", v->out, clock.step, s->loaded.records, digest);
+        return peer_json_print(json_pack(
+            "{s:s, s:o, s:I, s:I, s:s, s:s}", "out", v->out, "run_id",
+            peer_json_hex(s->manifest.run_id, 32), "step", (json_int_t)clock.step, "records",
+            (json_int_t)s->loaded.records, "digest", digest, "dtype", v->dtype ? v->dtype : "f32"));
+    printf("%s: step %" PRIu64 ", %" PRIu64 " records, digest %s\n", v->out, clock.step,
+           s->loaded.records, digest);
     return PEER_EXIT_OK;
 }
 
@@ -57,15 +59,18 @@ static int run(void *values, const char *const *args, size_t n_args)
 
 static const struct peer_option options[] = {
     {"out", PEER_TEXT, offsetof(struct values, out), "DIR", "folder to write", 0, 0},
-    {"dtype", PEER_CHOICE, offsetof(struct values, dtype), "f32|f16|bf16", "type of the written weights (default: f32)", 0, 0},
-    PEER_FLAG_ROWS(struct values, flags, "the run's base model (default: the folder saved in the home)"),
+    {"dtype", PEER_CHOICE, offsetof(struct values, dtype), "f32|f16|bf16",
+     "type of the written weights (default: f32)", 0, 0},
+    PEER_FLAG_ROWS(struct values, flags,
+                   "the run's base model (default: the folder saved in the home)"),
 };
 
 const struct peer_command peer_cmd_export = {
     .name = "export",
     .args = "",
     .summary = "write a home's current model as a Hugging Face folder",
-    .details = "The folder holds model.safetensors and the base model's config and tokenizer files: transformers loads it. The peer "
+    .details = "The folder holds model.safetensors and the base model's config and tokenizer "
+               "files: transformers loads it. The peer "
                "may be running.",
     .options = options,
     .n_options = ARRAY_LEN(options),

@@ -27,7 +27,8 @@ static json_t *read_eos(const char *model_dir)
 {
     char path[PEER_PATH_BYTES + 16];
     (void)snprintf(path, sizeof path, "%s/config.json", model_dir);
-    json_t *config = json_load_file(path, 0, NULL), *eos = json_incref(json_object_get(config, "eos_token_id"));
+    json_t *config = json_load_file(path, 0, NULL),
+           *eos = json_incref(json_object_get(config, "eos_token_id"));
     json_decref(config);
     return eos;
 }
@@ -42,7 +43,8 @@ static uint32_t best_of(const float *logits, uint32_t n)
 }
 
 /* Appends up to `want` of the likeliest tokens to ids [*n]; room for all. */
-static enum err continue_greedily(struct peer_engine *e, uint32_t *ids, size_t *n, uint64_t want, const json_t *eos)
+static enum err continue_greedily(struct peer_engine *e, uint32_t *ids, size_t *n, uint64_t want,
+                                  const json_t *eos)
 {
     const uint32_t vocab = zo_model_vocab(e->model), context = zo_model_context(e->model);
     float *logits = malloc((size_t)context * vocab * sizeof *logits);
@@ -61,8 +63,8 @@ static enum err continue_greedily(struct peer_engine *e, uint32_t *ids, size_t *
     return code;
 }
 
-static enum err generate(struct peer_engine *e, const struct values *v, const char *model_dir, char **text, size_t *made,
-                         struct err_why *why)
+static enum err generate(struct peer_engine *e, const struct values *v, const char *model_dir,
+                         char **text, size_t *made, struct err_why *why)
 {
     uint32_t *ids = NULL;
     size_t n = 0;
@@ -105,8 +107,10 @@ static int run(void *values, const char *const *args, size_t n_args)
     const bool with_home = v->common.home || !v->flags.model;
     enum err e = with_home ? peer_home_open(&home, v->common.home, false, &why) : ERR_OK;
     if (e == ERR_OK) {
-        const struct peer_engine_options o = peer_flags_engine(&v->flags, with_home ? &home : NULL, verified);
-        e = with_home ? peer_home_state_open(&state, &home, &engine, &o, &why) : peer_engine_open(&engine, NULL, &o, &why);
+        const struct peer_engine_options o =
+            peer_flags_engine(&v->flags, with_home ? &home : NULL, verified);
+        e = with_home ? peer_home_state_open(&state, &home, &engine, &o, &why)
+                      : peer_engine_open(&engine, NULL, &o, &why);
     }
     if (e == ERR_OK)
         e = generate(&engine, v, with_home ? state.model_dir : v->flags.model, &text, &made, &why);
@@ -130,8 +134,10 @@ static void defaults(void *values)
 
 static const struct peer_option options[] = {
     {"prompt", PEER_TEXT, offsetof(struct values, prompt), "TEXT", "the text to continue", 0, 0},
-    {"tokens", PEER_U64, offsetof(struct values, tokens), "N", "most tokens to add (default: 64)", 1, 65536},
-    PEER_FLAG_ROWS(struct values, flags, "model folder; with --home: where the run's base model is"),
+    {"tokens", PEER_U64, offsetof(struct values, tokens), "N", "most tokens to add (default: 64)",
+     1, 65536},
+    PEER_FLAG_ROWS(struct values, flags,
+                   "model folder; with --home: where the run's base model is"),
 };
 
 const struct peer_command peer_cmd_generate = {

@@ -15,7 +15,8 @@ struct values {
     const char *out, *address;
 };
 
-static int report(const struct values *v, const struct peer_manifest *m, const struct peer_made *made)
+static int report(const struct values *v, const struct peer_manifest *m,
+                  const struct peer_made *made)
 {
     char run_id[65], owner[65], link[PEER_INVITE_BYTES];
     struct peer_invite invite = {.has_key = true};
@@ -26,24 +27,28 @@ static int report(const struct values *v, const struct peer_manifest *m, const s
     net_hex(run_id, m->run_id, 32);
     net_hex(owner, m->net.owner, 32);
     if (v->common.json)
-        return peer_json_print(json_pack(
-            "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "run_id", run_id, "manifest", v->out, "owner", owner,
-            "invite", link, "parameters", (json_int_t)made->parameters, "tensors", (json_int_t)m->rules.n_tensors, "steps",
-            (json_int_t)m->rules.steps, "n0", (json_int_t)m->rules.n0, "lr", m->lr, "eps", made->eps, "coef_min",
-            (json_int_t)made->coef_min));
-    printf("run id    %s\nmanifest  %s (signed by %.8s)\ninvite    %s\nmodel     %" PRIu64 " parameters in %" PRIu32
-           " tensors\nplan      %" PRIu64 " steps of %" PRIu64 " records, lr %g (%s), eps %g\n",
-           run_id, v->out, owner, link, made->parameters, m->rules.n_tensors, m->rules.steps, m->rules.n0, m->lr, m->schedule,
-           made->eps);
+        return peer_json_print(
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "run_id", run_id,
+                      "manifest", v->out, "owner", owner, "invite", link, "parameters",
+                      (json_int_t)made->parameters, "tensors", (json_int_t)m->rules.n_tensors,
+                      "steps", (json_int_t)m->rules.steps, "n0", (json_int_t)m->rules.n0, "lr",
+                      m->lr, "eps", made->eps, "coef_min", (json_int_t)made->coef_min));
+    printf("run id    %s\nmanifest  %s (signed by %.8s)\ninvite    %s\nmodel     %" PRIu64
+           " parameters in %" PRIu32 " tensors\nplan      %" PRIu64 " steps of %" PRIu64
+           " records, lr %g (%s), eps %g\n",
+           run_id, v->out, owner, link, made->parameters, m->rules.n_tensors, m->rules.steps,
+           m->rules.n0, m->lr, m->schedule, made->eps);
     return PEER_EXIT_OK;
 }
 
-static enum err save(const struct values *v, const struct peer_manifest *m, const struct peer_home *home, struct err_why *why)
+static enum err save(const struct values *v, const struct peer_manifest *m,
+                     const struct peer_home *home, struct err_why *why)
 {
     const char *const keys[] = {"model", "data", "eval_data"};
     const char *const paths[] = {v->make.flags.model, v->make.data, v->make.eval_data};
     char absolute[PEER_PATH_BYTES];
-    const bool no_run = access(peer_home_path(home, "run.json", absolute), F_OK) != 0; /* else its folders stay its own */
+    const bool no_run = access(peer_home_path(home, "run.json", absolute), F_OK) !=
+                        0; /* else its folders stay its own */
     TRY(peer_manifest_save(m, v->out, why));
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         if (!paths[i])
@@ -79,7 +84,9 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = save(v, &m, &home, &why);
     for (size_t i = 0; e == ERR_OK && i < made.n_notes; i++)
         fprintf(stderr, "onebyte: %s\n", made.notes[i].text);
-    const int code = e == ERR_OK ? report(v, &m, &made) : e == ERR_RANGE ? peer_usage(&peer_cmd_init, &why) : peer_fail(&why);
+    const int code = e == ERR_OK      ? report(v, &m, &made)
+                     : e == ERR_RANGE ? peer_usage(&peer_cmd_init, &why)
+                                      : peer_fail(&why);
     peer_manifest_free(&m);
     net_identity_release(&owner);
     return code;
@@ -98,34 +105,55 @@ static const struct peer_option options[] = {
     {"model", PEER_TEXT, AT(flags.model), "DIR", "base model: a Hugging Face folder", 0, 0},
     {"data", PEER_TEXT, AT(data), "FILE", "training examples, JSONL", 0, 0},
     {"eval-data", PEER_TEXT, AT(eval_data), "FILE", "held-out examples, JSONL", 0, 0},
-    {"out", PEER_TEXT, offsetof(struct values, out), "FILE", "manifest to write (default: run.json; its signature beside it)", 0,
-     0},
+    {"out", PEER_TEXT, offsetof(struct values, out), "FILE",
+     "manifest to write (default: run.json; its signature beside it)", 0, 0},
     {"name", PEER_TEXT, AT(name), "TEXT", "the run's name, for people", 0, 0},
-    {"preset", PEER_CHOICE, AT(preset), "paper", "paper: gaussian, two-sided, fixed unit, sync rounds", 0, 0},
-    {"direction", PEER_CHOICE, AT(direction), "rank1|rademacher|gaussian", "random directions (default: rank1)", 0, 0},
-    {"sides", PEER_U64, AT(sides), "1|2", "losses per direction: 2 is two-sided, 1 shares one plain pass (default: 2)", 1, 2},
-    {"directions", PEER_U64, AT(k), "K", "directions per example, with --sides 1 (default: 7)", 2, LIMIT_SEGMENT_COUNT},
+    {"preset", PEER_CHOICE, AT(preset), "paper",
+     "paper: gaussian, two-sided, fixed unit, sync rounds", 0, 0},
+    {"direction", PEER_CHOICE, AT(direction), "rank1|rademacher|gaussian",
+     "random directions (default: rank1)", 0, 0},
+    {"sides", PEER_U64, AT(sides), "1|2",
+     "losses per direction: 2 is two-sided, 1 shares one plain pass (default: 2)", 1, 2},
+    {"directions", PEER_U64, AT(k), "K", "directions per example, with --sides 1 (default: 7)", 2,
+     LIMIT_SEGMENT_COUNT},
     {"eps", PEER_F64, AT(eps), "X", "size of the probe (default: by the model's size)", 1e-8, 1},
-    {"lr", PEER_F64, AT(lr), "X", "step per n0 records; 0 learns nothing (default: by the model's size)", 0, 1e6},
-    {"schedule", PEER_CHOICE, AT(schedule), "constant|linear|cosine|rex", "how lr falls (default: linear)", 0, 0},
-    {"warmup", PEER_U64, AT(warmup), "STEPS", "steps over which lr rises (default: 0)", 0, 4294967294.0},
-    {"n0", PEER_U64, AT(n0), "N", "records per step: more in flight than this are averaged, not summed (default: 64)", 1,
+    {"lr", PEER_F64, AT(lr), "X",
+     "step per n0 records; 0 learns nothing (default: by the model's size)", 0, 1e6},
+    {"schedule", PEER_CHOICE, AT(schedule), "constant|linear|cosine|rex",
+     "how lr falls (default: linear)", 0, 0},
+    {"warmup", PEER_U64, AT(warmup), "STEPS", "steps over which lr rises (default: 0)", 0,
+     4294967294.0},
+    {"n0", PEER_U64, AT(n0), "N",
+     "records per step: more in flight than this are averaged, not summed (default: 64)", 1,
      4294967295.0},
     {"steps", PEER_U64, AT(steps), "N", "steps of the run (default: 1000)", 1, 4294967295.0},
     {"seed", PEER_U64, AT(seed), "N", "makes otherwise equal runs different (default: 0)", 0, 0},
-    {"unit", PEER_F64, AT(unit), "X", "fixed unit of a gradient instead of its root mean square", 1e-6, 1e9},
-    {"machines", PEER_U64, AT(machines), "N", "machines expected: limits each one's share to 2/N (default: no limit)", 1, 65536},
-    {"burst", PEER_U64, AT(burst), "STEPS", "whole steps a machine may run ahead of its share (default: 8)", 0, 4294967295.0},
-    {"pace", PEER_CHOICE, AT(pace), "async|sync", "sync: the paper's rounds (default: async)", 0, 0},
-    {"round-timeout", PEER_F64, AT(round_timeout_s), "SECONDS", "longest wait for a round (default: 30)", 0.01, 86400},
-    {"segment-max", PEER_U64, AT(segment_max), "N", "records per segment (default: n0, at most 256)", 1, LIMIT_SEGMENT_COUNT},
-    {"seal-s", PEER_F64, AT(seal_s), "SECONDS", "seal a shorter segment after this time (default: 5)", 0.01, 86400},
-    {"records-max", PEER_U64, AT(records_max), "N", "records per machine (default: 16777216)", 1, 4611686018427387904.0},
-    {"length-max", PEER_U64, AT(length_max), "TOKENS", "cut longer examples (default: the model's context)", 2, 16777216},
-    {"public", PEER_FLAG, AT(public_data), NULL, "all peers have this very data file: examples are fixed, audits possible", 0, 0},
-    {"audit", PEER_F64, AT(audit), "SHARE", "share of records audited in the background (default: 0)", 0, 1},
-    {"admission", PEER_CHOICE, AT(admission), "open|allow|invite", "whose records count (default: open)", 0, 0},
-    {"allow", PEER_LIST, AT(allow), "ID", "with --admission allow: a machine id; may be repeated", 0, 0},
+    {"unit", PEER_F64, AT(unit), "X", "fixed unit of a gradient instead of its root mean square",
+     1e-6, 1e9},
+    {"machines", PEER_U64, AT(machines), "N",
+     "machines expected: limits each one's share to 2/N (default: no limit)", 1, 65536},
+    {"burst", PEER_U64, AT(burst), "STEPS",
+     "whole steps a machine may run ahead of its share (default: 8)", 0, 4294967295.0},
+    {"pace", PEER_CHOICE, AT(pace), "async|sync", "sync: the paper's rounds (default: async)", 0,
+     0},
+    {"round-timeout", PEER_F64, AT(round_timeout_s), "SECONDS",
+     "longest wait for a round (default: 30)", 0.01, 86400},
+    {"segment-max", PEER_U64, AT(segment_max), "N",
+     "records per segment (default: n0, at most 256)", 1, LIMIT_SEGMENT_COUNT},
+    {"seal-s", PEER_F64, AT(seal_s), "SECONDS",
+     "seal a shorter segment after this time (default: 5)", 0.01, 86400},
+    {"records-max", PEER_U64, AT(records_max), "N", "records per machine (default: 16777216)", 1,
+     4611686018427387904.0},
+    {"length-max", PEER_U64, AT(length_max), "TOKENS",
+     "cut longer examples (default: the model's context)", 2, 16777216},
+    {"public", PEER_FLAG, AT(public_data), NULL,
+     "all peers have this very data file: examples are fixed, audits possible", 0, 0},
+    {"audit", PEER_F64, AT(audit), "SHARE",
+     "share of records audited in the background (default: 0)", 0, 1},
+    {"admission", PEER_CHOICE, AT(admission), "open|allow|invite",
+     "whose records count (default: open)", 0, 0},
+    {"allow", PEER_LIST, AT(allow), "ID", "with --admission allow: a machine id; may be repeated",
+     0, 0},
     {"address", PEER_TEXT, offsetof(struct values, address), "HOST:PORT",
      "where your peer will listen, for the invite (default: 127.0.0.1:7117)", 0, 0},
 };
@@ -134,8 +162,10 @@ const struct peer_command peer_cmd_init = {
     .name = "init",
     .args = "",
     .summary = "write and sign the manifest of a new run",
-    .details = "The manifest fixes base model, data, estimator and schedule by their digests; its hash is the run id. The signer is "
-               "this home's identity, the run's owner. MANIFEST.paths beside it remembers where model and data lie on this machine.",
+    .details = "The manifest fixes base model, data, estimator and schedule by their digests; its "
+               "hash is the run id. The signer is "
+               "this home's identity, the run's owner. MANIFEST.paths beside it remembers where "
+               "model and data lie on this machine.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

@@ -23,7 +23,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     net_identity_release(&identity);
     peer_home_path(&home, "identity", path);
     if (v->common.json)
-        return peer_json_print(json_pack("{s:s, s:b, s:s}", "machine_id", hex, "made", made, "path", path));
+        return peer_json_print(
+            json_pack("{s:s, s:b, s:s}", "machine_id", hex, "made", made, "path", path));
     printf("%s\n", hex);
     if (!made)
         fprintf(stderr, "onebyte: this home already has an identity; nothing was changed\n");
@@ -34,7 +35,8 @@ const struct peer_command peer_cmd_keygen = {
     .name = "keygen",
     .args = "",
     .summary = "make this machine's identity and print its machine id",
-    .details = "The key is kept in the home folder, readable by you alone. An identity that is there already is kept: its id is "
+    .details = "The key is kept in the home folder, readable by you alone. An identity that is "
+               "there already is kept: its id is "
                "printed.",
     .values_bytes = sizeof(struct values),
     .run = run,

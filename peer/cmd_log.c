@@ -30,13 +30,15 @@ static void print_time(char out[32], int64_t unix_ms)
         (void)strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
-static json_t *segment_json(const struct net_segment *s, const char *machine, int64_t unix_ms, size_t bytes, bool codes)
+static json_t *segment_json(const struct net_segment *s, const char *machine, int64_t unix_ms,
+                            size_t bytes, bool codes)
 {
-    json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:o, s:o, s:I, s:I}", "kind", "segment", "machine", machine,
-                          "first_seq", (json_int_t)s->first_seq, "count", (int)s->count, "step", (json_int_t)s->step, "lag",
-                          (json_int_t)s->lag, "loss", peer_json_real(zo_f16_to_double(s->loss_f16)), "r",
-                          peer_json_real(zo_f16_to_double(s->r_f16)), "bytes", (json_int_t)bytes, "unix_ms",
-                          (json_int_t)unix_ms);
+    json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:I, s:I, s:o, s:o, s:I, s:I}", "kind", "segment",
+                          "machine", machine, "first_seq", (json_int_t)s->first_seq, "count",
+                          (int)s->count, "step", (json_int_t)s->step, "lag", (json_int_t)s->lag,
+                          "loss", peer_json_real(zo_f16_to_double(s->loss_f16)), "r",
+                          peer_json_real(zo_f16_to_double(s->r_f16)), "bytes", (json_int_t)bytes,
+                          "unix_ms", (json_int_t)unix_ms);
     json_t *list = codes && o ? json_array() : NULL;
     for (size_t i = 0; list && i < s->count; i++)
         (void)json_array_append_new(list, json_integer(s->codes[i]));
@@ -45,7 +47,8 @@ static json_t *segment_json(const struct net_segment *s, const char *machine, in
     return o;
 }
 
-static bool print_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool print_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                          int64_t unix_ms)
 {
     struct printer *p = ctx;
     struct net_segment s;
@@ -57,10 +60,11 @@ static bool print_segment(void *ctx, const uint8_t machine[32], const uint8_t *w
         return true; /* the ledger checks its rows: this one would not have been given */
     p->rows++;
     if (p->v->common.json)
-        return !(p->failed = peer_json_print(segment_json(&s, hex, unix_ms, n, p->v->codes)) != PEER_EXIT_OK);
+        return !(p->failed = peer_json_print(segment_json(&s, hex, unix_ms, n, p->v->codes)) !=
+                             PEER_EXIT_OK);
     print_time(when, unix_ms);
-    return !(p->failed = printf("%s  %.8s  records %" PRIu64 "..%" PRIu64 "  step %" PRIu32 "  lag %" PRIu32
-                                "  loss %.5g  r %.4g  %zu bytes\n",
+    return !(p->failed = printf("%s  %.8s  records %" PRIu64 "..%" PRIu64 "  step %" PRIu32
+                                "  lag %" PRIu32 "  loss %.5g  r %.4g  %zu bytes\n",
                                 when, hex, s.first_seq, s.first_seq + s.count - 1, s.step, s.lag,
                                 zo_f16_to_double(s.loss_f16), zo_f16_to_double(s.r_f16), n) < 0);
 }
@@ -82,7 +86,8 @@ static bool print_control(void *ctx, const uint8_t *frame, size_t n)
     if (p->v->common.json)
         return !(p->failed = peer_json_print(json_pack("{s:s, s:s, s:I}", "kind", names[c.kind],
                                                        of_machine ? "machine" : "frontier", hex,
-                                                       of_machine ? "seq" : "number", (json_int_t)number)) != PEER_EXIT_OK);
+                                                       of_machine ? "seq" : "number",
+                                                       (json_int_t)number)) != PEER_EXIT_OK);
     return !(p->failed = printf("%-20s  %.8s  %s %s %" PRIu64 "\n", "-", hex, names[c.kind],
                                 of_machine ? "from record" : "number", number) < 0);
 }
@@ -114,12 +119,13 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e == ERR_OK)
         e = peer_home_manifest(&home, &manifest, &why);
     if (e == ERR_OK)
-        e = net_ledger_open(&ledger, peer_home_path(&home, "ledger.db", path), manifest.run_id, nobody, true, &fresh, &why);
+        e = net_ledger_open(&ledger, peer_home_path(&home, "ledger.db", path), manifest.run_id,
+                            nobody, true, &fresh, &why);
     if (e == ERR_OK && v->export_path) {
         e = net_ledger_export(ledger, v->export_path, &why);
         if (e == ERR_OK && v->common.json)
-            code = peer_json_print(
-                json_pack("{s:s, s:o}", "exported", v->export_path, "run_id", peer_json_hex(manifest.run_id, 32)));
+            code = peer_json_print(json_pack("{s:s, s:o}", "exported", v->export_path, "run_id",
+                                             peer_json_hex(manifest.run_id, 32)));
         else if (e == ERR_OK)
             printf("exported to %s\n", v->export_path);
     } else if (e == ERR_OK) {
@@ -137,15 +143,18 @@ static int run(void *values, const char *const *args, size_t n_args)
 static const struct peer_option options[] = {
     {"export", PEER_TEXT, offsetof(struct values, export_path), "FILE",
      "write the whole ledger as one portable file for onebyte replay --ledger", 0, 0},
-    {"machine", PEER_TEXT, offsetof(struct values, machine), "ID", "only this machine: the first digits of its id", 0, 0},
-    {"codes", PEER_FLAG, offsetof(struct values, codes), NULL, "with --json: every record's byte", 0, 0},
+    {"machine", PEER_TEXT, offsetof(struct values, machine), "ID",
+     "only this machine: the first digits of its id", 0, 0},
+    {"codes", PEER_FLAG, offsetof(struct values, codes), NULL, "with --json: every record's byte",
+     0, 0},
 };
 
 const struct peer_command peer_cmd_log = {
     .name = "log",
     .args = "",
     .summary = "print the ledger: every segment and control event a peer holds",
-    .details = "One line per segment, by machine and record; with --json one object per line. The peer may be running.",
+    .details = "One line per segment, by machine and record; with --json one object per line. The "
+               "peer may be running.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

@@ -19,7 +19,8 @@ struct replay {
     char model_dir[PEER_PATH_BYTES];
 };
 
-static enum err replay_open(struct replay *r, const struct values *v, const struct peer_home *home, struct err_why *why)
+static enum err replay_open(struct replay *r, const struct values *v, const struct peer_home *home,
+                            struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
     char verified[PEER_PATH_BYTES];
@@ -42,17 +43,20 @@ static enum err replay_open(struct replay *r, const struct values *v, const stru
     return e == ERR_OK ? ERR_OK : err_set(why, e, "cannot load the run: %s", err_str(e));
 }
 
-static enum err replay_fold(struct replay *r, const struct values *v, const struct peer_home *home, struct err_why *why)
+static enum err replay_fold(struct replay *r, const struct values *v, const struct peer_home *home,
+                            struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
     char path[PEER_PATH_BYTES];
     struct net_ledger *ledger = NULL;
     bool fresh = false;
     if (v->ledger)
-        return peer_load_portable(r->gossip, v->ledger, &r->manifest, &r->engine, peer_progress, "segments", &r->loaded, why);
-    TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), r->manifest.run_id, nobody, true, &fresh, why));
-    const enum err e =
-        peer_load_ledger(r->gossip, ledger, &r->manifest, &r->engine, peer_progress, "segments", &r->loaded, why);
+        return peer_load_portable(r->gossip, v->ledger, &r->manifest, &r->engine, peer_progress,
+                                  "segments", &r->loaded, why);
+    TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), r->manifest.run_id,
+                        nobody, true, &fresh, why));
+    const enum err e = peer_load_ledger(r->gossip, ledger, &r->manifest, &r->engine, peer_progress,
+                                        "segments", &r->loaded, why);
     net_ledger_close(ledger);
     return e;
 }
@@ -67,16 +71,18 @@ static int report(const struct values *v, const struct replay *r)
     net_hex(hex, frontier, 32);
     peer_engine_digest(&r->engine, digest);
     if (v->common.json) {
-        json_t *o = json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I}", "run_id", peer_json_hex(r->manifest.run_id, 32), "digest",
-                              digest, "frontier_digest", hex, "step", (json_int_t)clock.step, "records",
-                              (json_int_t)r->loaded.records, "segments", (json_int_t)r->loaded.segments, "refused",
-                              (json_int_t)r->loaded.refused);
+        json_t *o = json_pack(
+            "{s:o, s:s, s:s, s:I, s:I, s:I, s:I}", "run_id", peer_json_hex(r->manifest.run_id, 32),
+            "digest", digest, "frontier_digest", hex, "step", (json_int_t)clock.step, "records",
+            (json_int_t)r->loaded.records, "segments", (json_int_t)r->loaded.segments, "refused",
+            (json_int_t)r->loaded.refused);
         if (v->out)
             (void)json_object_set_new(o, "out", json_string(v->out));
         return peer_json_print(o);
     }
-    printf("digest    %s\nfrontier  %s\nstep      %" PRIu64 "\nrecords   %" PRIu64 " in %" PRIu64 " segments\n", digest, hex,
-           clock.step, r->loaded.records, r->loaded.segments);
+    printf("digest    %s\nfrontier  %s\nstep      %" PRIu64 "\nrecords   %" PRIu64 " in %" PRIu64
+           " segments\n",
+           digest, hex, clock.step, r->loaded.records, r->loaded.segments);
     if (r->loaded.refused)
         printf("refused   %" PRIu64 " segments that are not valid\n", r->loaded.refused);
     if (v->out)
@@ -113,18 +119,22 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
-    {"manifest", PEER_TEXT, offsetof(struct values, manifest), "FILE", "the run's manifest (default: the home's)", 0, 0},
+    {"manifest", PEER_TEXT, offsetof(struct values, manifest), "FILE",
+     "the run's manifest (default: the home's)", 0, 0},
     {"ledger", PEER_TEXT, offsetof(struct values, ledger), "FILE",
      "a ledger written by onebyte log --export (default: the home's ledger)", 0, 0},
-    {"out", PEER_TEXT, offsetof(struct values, out), "DIR", "also write the model as a Hugging Face folder", 0, 0},
-    PEER_FLAG_ROWS(struct values, flags, "the run's base model (default: the folder saved in the home, or by init)"),
+    {"out", PEER_TEXT, offsetof(struct values, out), "DIR",
+     "also write the model as a Hugging Face folder", 0, 0},
+    PEER_FLAG_ROWS(struct values, flags,
+                   "the run's base model (default: the folder saved in the home, or by init)"),
 };
 
 const struct peer_command peer_cmd_replay = {
     .name = "replay",
     .args = "",
     .summary = "rebuild the model from the base model and a ledger, and print its digest",
-    .details = "Every signature is checked again. The digest equals that of every peer which holds the same records.",
+    .details = "Every signature is checked again. The digest equals that of every peer which holds "
+               "the same records.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

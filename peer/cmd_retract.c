@@ -23,7 +23,8 @@ struct search {
     size_t n;
 };
 
-static bool match(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool match(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                  int64_t unix_ms)
 {
     struct search *s = ctx;
     char hex[65];
@@ -31,15 +32,16 @@ static bool match(void *ctx, const uint8_t machine[32], const uint8_t *wire, siz
     (void)n;
     (void)unix_ms;
     net_hex(hex, machine, 32);
-    if (strncmp(hex, s->prefix, strlen(s->prefix)) != 0 || (s->n > 0 && memcmp(s->found, machine, 32) == 0))
+    if (strncmp(hex, s->prefix, strlen(s->prefix)) != 0 ||
+        (s->n > 0 && memcmp(s->found, machine, 32) == 0))
         return true;
     memcpy(s->found, machine, 32);
     s->n++;
     return true;
 }
 
-static enum err find_machine(uint8_t out[32], const char *text, const struct peer_home *h, const struct peer_manifest *m,
-                             struct err_why *why)
+static enum err find_machine(uint8_t out[32], const char *text, const struct peer_home *h,
+                             const struct peer_manifest *m, struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
     struct search s = {.prefix = text};
@@ -48,21 +50,25 @@ static enum err find_machine(uint8_t out[32], const char *text, const struct pee
     bool fresh = false;
     if (net_unhex(out, 32, text) == ERR_OK)
         return ERR_OK;
-    TRY(net_ledger_open(&ledger, peer_home_path(h, "ledger.db", path), m->run_id, nobody, true, &fresh, why));
+    TRY(net_ledger_open(&ledger, peer_home_path(h, "ledger.db", path), m->run_id, nobody, true,
+                        &fresh, why));
     const enum err e = net_ledger_each(ledger, match, &s);
     net_ledger_close(ledger);
     if (e != ERR_OK)
         return err_set(why, e, "cannot read the ledger: %s", err_str(e));
     if (s.n != 1)
-        return err_set(why, ERR_RANGE, "%zu machines of the ledger have an id that starts with '%.64s': give the whole id", s.n,
-                       text);
+        return err_set(
+            why, ERR_RANGE,
+            "%zu machines of the ledger have an id that starts with '%.64s': give the whole id",
+            s.n, text);
     memcpy(out, s.found, 32);
     return ERR_OK;
 }
 
 /* To the running peer, which gossips it; else into the ledger, from where the next run takes it. */
-static enum err submit(struct peer_home *h, const struct peer_manifest *m, const struct net_identity *self,
-                       const uint8_t *frame, size_t n, bool *running, struct err_why *why)
+static enum err submit(struct peer_home *h, const struct peer_manifest *m,
+                       const struct net_identity *self, const uint8_t *frame, size_t n,
+                       bool *running, struct err_why *why)
 {
     char hex[2 * NET_CONTROL_BYTES_MAX + 1], path[PEER_PATH_BYTES];
     json_t *reply = NULL;
@@ -71,12 +77,14 @@ static enum err submit(struct peer_home *h, const struct peer_manifest *m, const
     net_hex(hex, frame, n);
     *running = peer_home_running(h);
     if (*running) {
-        TRY(peer_control_call(h->dir, json_pack("{s:s, s:s}", "op", "control", "frame", hex), 10000, &reply, why));
+        TRY(peer_control_call(h->dir, json_pack("{s:s, s:s}", "op", "control", "frame", hex), 10000,
+                              &reply, why));
         json_decref(reply);
         return ERR_OK;
     }
     TRY(peer_home_lock(h, why));
-    enum err e = net_ledger_open(&ledger, peer_home_path(h, "ledger.db", path), m->run_id, self->id, false, &fresh, why);
+    enum err e = net_ledger_open(&ledger, peer_home_path(h, "ledger.db", path), m->run_id, self->id,
+                                 false, &fresh, why);
     if (e == ERR_OK && (e = net_ledger_control(ledger, frame, n)) != ERR_OK)
         (void)err_set(why, e, "cannot store the retraction: %s", net_ledger_error(ledger));
     net_ledger_close(ledger);
@@ -84,7 +92,8 @@ static enum err submit(struct peer_home *h, const struct peer_manifest *m, const
     return e;
 }
 
-static enum err retract(const struct values *v, uint8_t machine[32], bool *running, struct err_why *why)
+static enum err retract(const struct values *v, uint8_t machine[32], bool *running,
+                        struct err_why *why)
 {
     struct peer_home home;
     struct peer_manifest m = {0};
@@ -95,7 +104,9 @@ static enum err retract(const struct values *v, uint8_t machine[32], bool *runni
     enum err e = peer_home_identity(&home, &self, false, NULL, why);
     if (e == ERR_OK) {
         if (memcmp(self.id, m.net.owner, sizeof self.id) != 0)
-            e = err_set(why, ERR_RANGE, "only the run's owner can retract: use the home in which the manifest was made");
+            e = err_set(
+                why, ERR_RANGE,
+                "only the run's owner can retract: use the home in which the manifest was made");
         else
             e = find_machine(machine, v->machine, &home, &m, why);
         if (e == ERR_OK) {
@@ -125,16 +136,20 @@ static int run(void *values, const char *const *args, size_t n_args)
         return peer_fail(&why);
     net_hex(hex, machine, 32);
     if (v->common.json)
-        return peer_json_print(json_pack("{s:s, s:I, s:b, s:s}", "machine", hex, "from", (json_int_t)v->from, "sent", running,
-                                         "reason", v->reason ? v->reason : ""));
-    printf("retracted: records of %s from %" PRIu64 " on count for nothing (%s)%s%s\n", hex, v->from,
-           running ? "sent to all peers" : "stored; sent when the peer runs", v->reason ? ": " : "", v->reason ? v->reason : "");
+        return peer_json_print(json_pack("{s:s, s:I, s:b, s:s}", "machine", hex, "from",
+                                         (json_int_t)v->from, "sent", running, "reason",
+                                         v->reason ? v->reason : ""));
+    printf("retracted: records of %s from %" PRIu64 " on count for nothing (%s)%s%s\n", hex,
+           v->from, running ? "sent to all peers" : "stored; sent when the peer runs",
+           v->reason ? ": " : "", v->reason ? v->reason : "");
     return PEER_EXIT_OK;
 }
 
 static const struct peer_option options[] = {
-    {"machine", PEER_TEXT, offsetof(struct values, machine), "ID", "the machine: its id, or the first digits of it", 0, 0},
-    {"from", PEER_U64, offsetof(struct values, from), "SEQ", "first record that counts no more (default: 0, all)", 0, 0},
+    {"machine", PEER_TEXT, offsetof(struct values, machine), "ID",
+     "the machine: its id, or the first digits of it", 0, 0},
+    {"from", PEER_U64, offsetof(struct values, from), "SEQ",
+     "first record that counts no more (default: 0, all)", 0, 0},
     {"reason", PEER_TEXT, offsetof(struct values, reason), "TEXT", "why, for your own log", 0, 0},
 };
 
@@ -142,7 +157,8 @@ const struct peer_command peer_cmd_retract = {
     .name = "retract",
     .args = "",
     .summary = "as the run's owner: make a machine's records count for nothing, exactly",
-    .details = "The records are subtracted from every peer's model: afterwards all digests equal those of a run that never had "
+    .details = "The records are subtracted from every peer's model: afterwards all digests equal "
+               "those of a run that never had "
                "them. It cannot be taken back.",
     .options = options,
     .n_options = ARRAY_LEN(options),

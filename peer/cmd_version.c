@@ -17,12 +17,15 @@ static int run(void *values, const char *const *args, size_t n_args)
     const char *blas = zo_blas_start(&why) == ERR_OK ? zo_blas_core() : "none";
     const char *kernels = zo_kernels_name(zo_kernels_pick(NULL));
     if (v->common.json)
-        return peer_json_print(json_pack("{s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:I}", "version", PEER_VERSION, "arith", 1,
-                                         "wire", 1, "kernels", kernels, "blas", blas, "sodium", sodium_version_string(),
-                                         "sqlite", sqlite3_libversion(), "jansson", JANSSON_VERSION, "cores",
+        return peer_json_print(json_pack("{s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:I}", "version",
+                                         PEER_VERSION, "arith", 1, "wire", 1, "kernels", kernels,
+                                         "blas", blas, "sodium", sodium_version_string(), "sqlite",
+                                         sqlite3_libversion(), "jansson", JANSSON_VERSION, "cores",
                                          (json_int_t)peer_threads_default()));
-    printf("onebyte %s (arith 1, wire 1)\nkernels %s, BLAS %s, %zu cores\nlibsodium %s, SQLite %s, Jansson %s\n", PEER_VERSION,
-           kernels, blas, peer_threads_default(), sodium_version_string(), sqlite3_libversion(), JANSSON_VERSION);
+    printf("onebyte %s (arith 1, wire 1)\nkernels %s, BLAS %s, %zu cores\nlibsodium %s, SQLite %s, "
+           "Jansson %s\n",
+           PEER_VERSION, kernels, blas, peer_threads_default(), sodium_version_string(),
+           sqlite3_libversion(), JANSSON_VERSION);
     return PEER_EXIT_OK;
 }
 

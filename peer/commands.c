@@ -70,7 +70,8 @@ static void bash(FILE *out)
     for (size_t i = 0; i < peer_commands_n; i++)
         fprintf(out, " %s", peer_commands[i]->name);
     fputs("' ;;\n    esac\n    [ \"$COMP_CWORD\" = 1 ] || [ \"${2#-}\" != \"$2\" ] || words=\n"
-          "    COMPREPLY=($(compgen -W \"$words\" -- \"$2\"))\n}\ncomplete -o default -F _onebyte onebyte\n",
+          "    COMPREPLY=($(compgen -W \"$words\" -- \"$2\"))\n}\ncomplete -o default -F _onebyte "
+          "onebyte\n",
           out);
 }
 
@@ -79,12 +80,15 @@ static void zsh(FILE *out)
     fputs("#compdef onebyte\nlocal -a commands\ncommands=(\n", out);
     for (size_t i = 0; i < peer_commands_n; i++) {
         char line[512];
-        (void)snprintf(line, sizeof line, "%s:%s", peer_commands[i]->name, peer_commands[i]->summary);
+        (void)snprintf(line, sizeof line, "%s:%s", peer_commands[i]->name,
+                       peer_commands[i]->summary);
         fputs("    ", out);
         quoted(line, out);
         fputc('\n', out);
     }
-    fputs(")\nif (( CURRENT == 2 )); then _describe command commands; return; fi\ncase $words[2] in\n", out);
+    fputs(")\nif (( CURRENT == 2 )); then _describe command commands; return; fi\ncase $words[2] "
+          "in\n",
+          out);
     for (size_t i = 0; i < peer_commands_n; i++) {
         fprintf(out, "%s) compadd -- ", peer_commands[i]->name);
         words_of(peer_commands[i], out);
@@ -101,13 +105,14 @@ static void fish(FILE *out)
         quoted(c->summary, out);
         fputc('\n', out);
         for (size_t j = 0; j < c->n_options; j++) {
-            fprintf(out, "complete -c onebyte -n '__fish_seen_subcommand_from %s' -l %s%s -d ", c->name, c->options[j].name,
-                    c->options[j].kind == PEER_FLAG ? "" : " -r");
+            fprintf(out, "complete -c onebyte -n '__fish_seen_subcommand_from %s' -l %s%s -d ",
+                    c->name, c->options[j].name, c->options[j].kind == PEER_FLAG ? "" : " -r");
             quoted(c->options[j].help, out);
             fputc('\n', out);
         }
     }
-    fputs("complete -c onebyte -l json -d 'print one JSON object'\ncomplete -c onebyte -l home -r -d 'home folder'\n"
+    fputs("complete -c onebyte -l json -d 'print one JSON object'\ncomplete -c onebyte -l home -r "
+          "-d 'home folder'\n"
           "complete -c onebyte -s h -l help -d 'show the help'\n",
           out);
 }

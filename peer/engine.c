@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 /* The manifest's tensors are the model's, by name and shape. */
-static enum err check_tensors(const struct zo_model *model, const struct zo_rules *rules, const char *dir,
-                              struct err_why *why)
+static enum err check_tensors(const struct zo_model *model, const struct zo_rules *rules,
+                              const char *dir, struct err_why *why)
 {
     struct zo_tensor *have = NULL;
     uint32_t n = 0;
@@ -18,20 +18,25 @@ static enum err check_tensors(const struct zo_model *model, const struct zo_rule
     for (uint32_t i = 0; i < n && i < rules->n_tensors && e == ERR_OK; i++) {
         const struct zo_tensor *a = &have[i], *b = &rules->tensors[i];
         if (strcmp(a->name, b->name) != 0)
-            e = err_set(why, ERR_FORMAT, "%s is not this run's model: it has tensor %s where the manifest has %s", dir,
-                        a->name, b->name);
-        else if (a->n_dims != b->n_dims || memcmp(a->dims, b->dims, a->n_dims * sizeof a->dims[0]) != 0)
-            e = err_set(why, ERR_FORMAT, "%s is not this run's model: tensor %s has another shape in the manifest", dir,
-                        a->name);
+            e = err_set(why, ERR_FORMAT,
+                        "%s is not this run's model: it has tensor %s where the manifest has %s",
+                        dir, a->name, b->name);
+        else if (a->n_dims != b->n_dims ||
+                 memcmp(a->dims, b->dims, a->n_dims * sizeof a->dims[0]) != 0)
+            e = err_set(why, ERR_FORMAT,
+                        "%s is not this run's model: tensor %s has another shape in the manifest",
+                        dir, a->name);
     }
     if (e == ERR_OK && n != rules->n_tensors)
-        e = err_set(why, ERR_FORMAT, "%s is not this run's model: it has %u tensors, the manifest %u", dir, n,
+        e = err_set(why, ERR_FORMAT,
+                    "%s is not this run's model: it has %u tensors, the manifest %u", dir, n,
                     rules->n_tensors);
     free(have);
     return e;
 }
 
-static enum err open_state(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why)
+static enum err open_state(struct peer_engine *e, const struct peer_engine_options *o,
+                           struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
     const struct peer_manifest *m = e->manifest;
@@ -45,13 +50,15 @@ static enum err open_state(struct peer_engine *e, const struct peer_engine_optio
     return zo_model_bind(e->model, e->state, o->memory, why);
 }
 
-static enum err open_parts(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why)
+static enum err open_parts(struct peer_engine *e, const struct peer_engine_options *o,
+                           struct err_why *why)
 {
     if (o->threads > LIMIT_THREADS)
         return err_set(why, ERR_RANGE, "at most %d threads", LIMIT_THREADS);
     e->kernels = zo_kernels_pick(o->kernels);
     if (!e->kernels)
-        return err_set(why, ERR_UNSUPPORTED, "this machine cannot run the %s kernels: use --kernels auto", o->kernels);
+        return err_set(why, ERR_UNSUPPORTED,
+                       "this machine cannot run the %s kernels: use --kernels auto", o->kernels);
     TRY(zo_blas_start(why));
     if (e->manifest)
         TRY(peer_manifest_check_model(e->manifest, o->model_dir, o->verified, why));
@@ -63,8 +70,8 @@ static enum err open_parts(struct peer_engine *e, const struct peer_engine_optio
     return e->manifest ? open_state(e, o, why) : zo_model_bind(e->model, NULL, o->memory, why);
 }
 
-enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m, const struct peer_engine_options *o,
-                          struct err_why *why)
+enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m,
+                          const struct peer_engine_options *o, struct err_why *why)
 {
     ENSURE(o->model_dir != NULL);
     struct peer_engine made = {.manifest = m};
@@ -86,11 +93,14 @@ void peer_engine_close(struct peer_engine *e)
     memset(e, 0, sizeof *e);
 }
 
-enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path, struct err_why *why)
+enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path,
+                          struct err_why *why)
 {
-    const uint32_t context = zo_model_context(e->model), asked = e->manifest ? e->manifest->length_max : 0;
+    const uint32_t context = zo_model_context(e->model),
+                   asked = e->manifest ? e->manifest->length_max : 0;
     struct zo_dataset *made = NULL;
-    TRY(zo_dataset_open(&made, path, e->tokenizer, asked && asked < context ? asked : context, why));
+    TRY(zo_dataset_open(&made, path, e->tokenizer, asked && asked < context ? asked : context,
+                        why));
     if (zo_dataset_size(made) == 0) {
         zo_dataset_free(made);
         return err_set(why, ERR_FORMAT, "%s holds no examples", path);
@@ -112,9 +122,9 @@ static void count_loss(struct peer_eval *out, const struct zo_loss *l, double *n
     }
 }
 
-static enum err eval_batches(struct peer_engine *e, const struct zo_dataset *d, uint64_t total, size_t batch,
-                             bool (*go_on)(void *, uint64_t, uint64_t), void *ctx, struct zo_pass *passes,
-                             struct zo_loss *losses, struct peer_eval *out)
+static enum err eval_batches(struct peer_engine *e, const struct zo_dataset *d, uint64_t total,
+                             size_t batch, bool (*go_on)(void *, uint64_t, uint64_t), void *ctx,
+                             struct zo_pass *passes, struct zo_loss *losses, struct peer_eval *out)
 {
     double nats = 0, sum = 0;
     for (uint64_t i = 0; i < total;) {
@@ -139,8 +149,9 @@ static enum err eval_batches(struct peer_engine *e, const struct zo_dataset *d, 
     return ERR_OK;
 }
 
-enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uint64_t max, size_t batch,
-                          bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx, struct peer_eval *out)
+enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uint64_t max,
+                          size_t batch, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
+                          void *ctx, struct peer_eval *out)
 {
     const uint64_t size = zo_dataset_size(d), total = max && max < size ? max : size;
     const size_t per_call = batch ? batch : 4 * zo_pool_threads(e->pool);
@@ -168,7 +179,8 @@ bool peer_progress(void *ctx, uint64_t done, uint64_t total)
     if (!isatty(STDERR_FILENO))
         return true;
     if (total)
-        fprintf(stderr, "\r%" PRIu64 "/%" PRIu64 " %s%s", done, total, (const char *)ctx, done == total ? "\n" : "");
+        fprintf(stderr, "\r%" PRIu64 "/%" PRIu64 " %s%s", done, total, (const char *)ctx,
+                done == total ? "\n" : "");
     else
         fprintf(stderr, "\r%" PRIu64 " %s", done, (const char *)ctx);
     return true;

@@ -45,18 +45,21 @@ static int64_t trained(const struct zo_rules *r, const char *name)
 }
 
 /* The trained tensor that `c` repeats in the base model (a tied head stored twice), or -1. */
-static int64_t tied(const struct zo_ckpt *ckpt, const struct zo_rules *r, const struct zo_ckpt_tensor *c)
+static int64_t tied(const struct zo_ckpt *ckpt, const struct zo_rules *r,
+                    const struct zo_ckpt_tensor *c)
 {
     for (uint32_t t = 0; t < r->n_tensors; t++) {
         const struct zo_ckpt_tensor *b = zo_ckpt_find(ckpt, r->tensors[t].name);
-        if (b && b->elements == c->elements && b->dtype == c->dtype && b->n_dims == c->n_dims && b->n_dims >= 2 &&
+        if (b && b->elements == c->elements && b->dtype == c->dtype && b->n_dims == c->n_dims &&
+            b->n_dims >= 2 &&
             memcmp(b->data, c->data, (size_t)c->elements * zo_dtype_bytes(c->dtype)) == 0)
             return t;
     }
     return -1;
 }
 
-static enum err write_weights(const struct peer_engine *e, const char *out_dir, enum zo_dtype dtype, struct err_why *why)
+static enum err write_weights(const struct peer_engine *e, const char *out_dir, enum zo_dtype dtype,
+                              struct err_why *why)
 {
     const struct zo_ckpt *ckpt = zo_model_ckpt(e->model);
     const struct zo_rules *rules = &e->manifest->rules;
@@ -79,7 +82,8 @@ static enum err write_weights(const struct peer_engine *e, const char *out_dir, 
 }
 
 /* config.json with the dtype that was written, everything else as it was. */
-static enum err write_config(const char *from, const char *to, enum zo_dtype dtype, struct err_why *why)
+static enum err write_config(const char *from, const char *to, enum zo_dtype dtype,
+                             struct err_why *why)
 {
     const char *name = dtype == ZO_F16 ? "float16" : dtype == ZO_BF16 ? "bfloat16" : "float32";
     json_error_t bad;
@@ -88,7 +92,8 @@ static enum err write_config(const char *from, const char *to, enum zo_dtype dty
         json_decref(o);
         return err_set(why, ERR_FORMAT, "%s: not a JSON object: %s", from, bad.text);
     }
-    const char *key = json_object_get(o, "dtype") && !json_object_get(o, "torch_dtype") ? "dtype" : "torch_dtype";
+    const char *key =
+        json_object_get(o, "dtype") && !json_object_get(o, "torch_dtype") ? "dtype" : "torch_dtype";
     char *text = NULL;
     enum err e = ERR_OK;
     if (json_object_set_new(o, key, json_string(name)) != 0 ||
@@ -104,15 +109,24 @@ static enum err write_config(const char *from, const char *to, enum zo_dtype dty
 /* Config and tokenizer files by the names that Hugging Face writes; weights and everything else stay behind. */
 static bool carried(const char *name)
 {
-    static const char *const starts[] = {"config.json", "generation_config.json", "tokenizer.", "tokenizer_config.json", "special_tokens_map.json",
-                                         "added_tokens.json", "vocab.", "merges.txt", "chat_template", "spiece.model"};
+    static const char *const starts[] = {"config.json",
+                                         "generation_config.json",
+                                         "tokenizer.",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json",
+                                         "added_tokens.json",
+                                         "vocab.",
+                                         "merges.txt",
+                                         "chat_template",
+                                         "spiece.model"};
     for (size_t i = 0; i < ARRAY_LEN(starts); i++)
         if (strncmp(name, starts[i], strlen(starts[i])) == 0)
             return true;
     return false;
 }
 
-static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_dtype dtype, struct err_why *why)
+static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_dtype dtype,
+                            struct err_why *why)
 {
     DIR *d = opendir(model_dir);
     if (!d)
@@ -142,8 +156,8 @@ static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_
     return e;
 }
 
-enum err peer_export(const struct peer_engine *e, const char *model_dir, const char *out_dir, enum zo_dtype dtype,
-                     struct err_why *why)
+enum err peer_export(const struct peer_engine *e, const char *model_dir, const char *out_dir,
+                     enum zo_dtype dtype, struct err_why *why)
 {
     struct stat a, b;
     ENSURE(e->state != NULL);

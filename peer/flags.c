@@ -1,7 +1,8 @@
 #include "peer/flags.h"
 #include <string.h>
 
-struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const struct peer_home *h, char *verified)
+struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const struct peer_home *h,
+                                             char *verified)
 {
     const char *memory = f->memory ? f->memory : "auto";
     return (struct peer_engine_options){

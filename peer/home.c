@@ -42,7 +42,8 @@ enum err peer_absolute(char out[PEER_PATH_BYTES], const char *path, struct err_w
 enum err peer_home_open(struct peer_home *h, const char *option, bool create, struct err_why *why)
 {
     char path[PEER_PATH_BYTES];
-    const char *env = getenv("ONEBYTE_HOME"), *state = getenv("XDG_STATE_HOME"), *user = getenv("HOME");
+    const char *env = getenv("ONEBYTE_HOME"), *state = getenv("XDG_STATE_HOME"),
+               *user = getenv("HOME");
     int n = 0;
     if (option || (env && env[0]))
         n = snprintf(path, sizeof path, "%s", option ? option : env);
@@ -60,7 +61,8 @@ enum err peer_home_open(struct peer_home *h, const char *option, bool create, st
     if (stat(h->dir, &st) == 0)
         return S_ISDIR(st.st_mode) ? ERR_OK : err_set(why, ERR_IO, "%s is not a folder", h->dir);
     if (!create)
-        return err_set(why, ERR_NOTFOUND, "no peer lives in %s: name its folder with --home", h->dir);
+        return err_set(why, ERR_NOTFOUND, "no peer lives in %s: name its folder with --home",
+                       h->dir);
     return make_folders(h->dir, why);
 }
 
@@ -96,8 +98,10 @@ enum err peer_home_lock(struct peer_home *h, struct err_why *why)
         pid[n > 0 ? n : 0] = '\0';
         pid[strcspn(pid, "\n")] = '\0';
         close(fd);
-        return err_set(why, ERR_BUSY, "the home %s is in use by process %s: stop it (onebyte stop) or give another --home",
-                       h->dir, pid[0] ? pid : "?");
+        return err_set(
+            why, ERR_BUSY,
+            "the home %s is in use by process %s: stop it (onebyte stop) or give another --home",
+            h->dir, pid[0] ? pid : "?");
     }
     const int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
@@ -121,7 +125,8 @@ bool peer_home_running(const struct peer_home *h)
     return held;
 }
 
-enum err peer_home_identity(const struct peer_home *h, struct net_identity *i, bool make, bool *made, struct err_why *why)
+enum err peer_home_identity(const struct peer_home *h, struct net_identity *i, bool make,
+                            bool *made, struct err_why *why)
 {
     char path[PEER_PATH_BYTES];
     if (made)
@@ -130,7 +135,8 @@ enum err peer_home_identity(const struct peer_home *h, struct net_identity *i, b
     if (access(path, F_OK) == 0)
         return net_identity_load(i, path, why);
     if (!make)
-        return err_set(why, ERR_NOTFOUND, "no identity in %s: make one with onebyte keygen --home %s", h->dir, h->dir);
+        return err_set(why, ERR_NOTFOUND,
+                       "no identity in %s: make one with onebyte keygen --home %s", h->dir, h->dir);
     TRY(net_identity_new(i));
     const enum err e = net_identity_save(i, path, why);
     if (e != ERR_OK)
@@ -140,7 +146,8 @@ enum err peer_home_identity(const struct peer_home *h, struct net_identity *i, b
     return e;
 }
 
-enum err peer_home_new_identity(const struct peer_home *h, struct net_identity *i, struct err_why *why)
+enum err peer_home_new_identity(const struct peer_home *h, struct net_identity *i,
+                                struct err_why *why)
 {
     char path[PEER_PATH_BYTES], old[PEER_PATH_BYTES], name[32];
     peer_home_path(h, "identity", path);
@@ -148,7 +155,8 @@ enum err peer_home_new_identity(const struct peer_home *h, struct net_identity *
         (void)snprintf(name, sizeof name, "identity.old-%d", n);
         peer_home_path(h, name, old);
         if (access(old, F_OK) != 0 && rename(path, old) != 0)
-            return err_set(why, ERR_IO, "cannot set the old identity aside as %s: %s", old, strerror(errno));
+            return err_set(why, ERR_IO, "cannot set the old identity aside as %s: %s", old,
+                           strerror(errno));
     }
     return peer_home_identity(h, i, true, NULL, why);
 }
@@ -158,12 +166,15 @@ enum err peer_home_manifest(const struct peer_home *h, struct peer_manifest *m, 
     char path[PEER_PATH_BYTES];
     peer_home_path(h, "run.json", path);
     if (access(path, F_OK) != 0)
-        return err_set(why, ERR_NOTFOUND, "the home %s belongs to no run yet: start one with onebyte run MANIFEST --home %s",
-                       h->dir, h->dir);
+        return err_set(
+            why, ERR_NOTFOUND,
+            "the home %s belongs to no run yet: start one with onebyte run MANIFEST --home %s",
+            h->dir, h->dir);
     return peer_manifest_load(m, path, why);
 }
 
-enum err peer_home_adopt(const struct peer_home *h, const struct peer_manifest *m, struct err_why *why)
+enum err peer_home_adopt(const struct peer_home *h, const struct peer_manifest *m,
+                         struct err_why *why)
 {
     char path[PEER_PATH_BYTES], *text = NULL;
     size_t n = 0;
@@ -173,7 +184,8 @@ enum err peer_home_adopt(const struct peer_home *h, const struct peer_manifest *
         const bool same = n == m->text_bytes && memcmp(text, m->text, n) == 0;
         free(text);
         if (!same)
-            return err_set(why, ERR_BUSY, "the home %s belongs to another run: give another --home", h->dir);
+            return err_set(why, ERR_BUSY, "the home %s belongs to another run: give another --home",
+                           h->dir);
     } else if (e != ERR_NOTFOUND) {
         return e;
     }
@@ -198,11 +210,13 @@ static void texts_get(const char *path, const char *key, char out[PEER_PATH_BYTE
     json_decref(o);
 }
 
-static enum err texts_set(const char *path, unsigned mode, const char *key, const char *value, struct err_why *why)
+static enum err texts_set(const char *path, unsigned mode, const char *key, const char *value,
+                          struct err_why *why)
 {
     json_t *o = texts_load(path);
     char *text = NULL;
-    if (!o || json_object_set_new(o, key, json_string(value)) != 0 || !(text = json_dumps(o, JSON_INDENT(1)))) {
+    if (!o || json_object_set_new(o, key, json_string(value)) != 0 ||
+        !(text = json_dumps(o, JSON_INDENT(1)))) {
         json_decref(o);
         return err_set(why, ERR_NOMEM, "cannot save the setting %s", key);
     }
@@ -218,7 +232,8 @@ void peer_home_get(const struct peer_home *h, const char *key, char out[PEER_PAT
     texts_get(peer_home_path(h, "settings.json", path), key, out);
 }
 
-enum err peer_home_set(const struct peer_home *h, const char *key, const char *value, struct err_why *why)
+enum err peer_home_set(const struct peer_home *h, const char *key, const char *value,
+                       struct err_why *why)
 {
     char path[PEER_PATH_BYTES];
     return texts_set(peer_home_path(h, "settings.json", path), 0600, key, value, why);
@@ -231,7 +246,8 @@ void peer_paths_get(const char *manifest_path, const char *key, char out[PEER_PA
     texts_get(path, key, out);
 }
 
-enum err peer_paths_set(const char *manifest_path, const char *key, const char *value, struct err_why *why)
+enum err peer_paths_set(const char *manifest_path, const char *key, const char *value,
+                        struct err_why *why)
 {
     char path[PEER_PATH_BYTES + 8];
     (void)snprintf(path, sizeof path, "%s.paths", manifest_path);

@@ -17,8 +17,8 @@ static bool address_ok(const char *address)
     if (!colon || colon == address || strspn(colon + 1, "0123456789") != strlen(colon + 1))
         return false;
     unsigned port = 0;
-    return strlen(colon + 1) <= 5 && sscanf(colon + 1, "%u", &port) == 1 && port >= 1 && port <= 65535 &&
-           !strpbrk(address, " \t\r\n/?");
+    return strlen(colon + 1) <= 5 && sscanf(colon + 1, "%u", &port) == 1 && port >= 1 &&
+           port <= 65535 && !strpbrk(address, " \t\r\n/?");
 }
 
 enum err peer_invite_parse(struct peer_invite *out, const char *text, struct err_why *why)
@@ -43,7 +43,8 @@ enum err peer_invite_parse(struct peer_invite *out, const char *text, struct err
     if (query) {
         i.has_key = true;
         if (strncmp(query, "?key=", 5) != 0 || net_unhex(i.key, 32, query + 5) != ERR_OK)
-            return err_set(why, ERR_FORMAT, "invite: after ? comes key= and 64 hex digits: %s", form);
+            return err_set(why, ERR_FORMAT, "invite: after ? comes key= and 64 hex digits: %s",
+                           form);
     }
     *out = i;
     return ERR_OK;
@@ -54,6 +55,6 @@ void peer_invite_print(char out[PEER_INVITE_BYTES], const struct peer_invite *i)
     char run[65], key[65];
     net_hex(run, i->run_id, 32);
     net_hex(key, i->key, 32);
-    (void)snprintf(out, PEER_INVITE_BYTES, "%s%s/%s%s%s", scheme, i->address, run, i->has_key ? "?key=" : "",
-                   i->has_key ? key : "");
+    (void)snprintf(out, PEER_INVITE_BYTES, "%s%s/%s%s%s", scheme, i->address, run,
+                   i->has_key ? "?key=" : "", i->has_key ? key : "");
 }

@@ -41,8 +41,13 @@ void peer_folds_put(struct peer_folds *f, const struct peer_manifest *m, const u
     int8_t *codes = f->codes + f->n * LIMIT_SEGMENT_COUNT;
     uint8_t *mask = f->counts + f->n * LIMIT_SEGMENT_COUNT;
     struct zo_fold *fold = &f->folds[f->n++];
-    *fold = (struct zo_fold){.first_seq = s->first_seq, .count = s->count, .step = s->step, .lag = s->lag,
-                             .codes = codes, .counts = mask, .subtract = subtract};
+    *fold = (struct zo_fold){.first_seq = s->first_seq,
+                             .count = s->count,
+                             .step = s->step,
+                             .lag = s->lag,
+                             .codes = codes,
+                             .counts = mask,
+                             .subtract = subtract};
     net_stream_key(fold->key, m->run_id, machine);
     memcpy(codes, s->codes, s->count);
     memcpy(mask, counts, s->count);
@@ -94,7 +99,8 @@ static bool take_actions(struct loading *l)
     return true;
 }
 
-static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                         int64_t unix_ms)
 {
     (void)unix_ms;
     struct loading *l = ctx;
@@ -114,12 +120,13 @@ static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wi
 static bool load_control(void *ctx, const uint8_t *frame, size_t n)
 {
     struct loading *l = ctx;
-    (void)!net_gossip_load_control(l->gossip, frame, n); /* twice on purpose: see engine.h; what is invalid stays out */
+    (void)!net_gossip_load_control(
+        l->gossip, frame, n); /* twice on purpose: see engine.h; what is invalid stays out */
     return take_actions(l);
 }
 
-static enum err loading_init(struct loading *l, struct net_gossip *g, const struct peer_manifest *m, struct peer_engine *e,
-                             struct peer_loaded *out)
+static enum err loading_init(struct loading *l, struct net_gossip *g, const struct peer_manifest *m,
+                             struct peer_engine *e, struct peer_loaded *out)
 {
     memset(l, 0, sizeof *l);
     memset(out, 0, sizeof *out);
@@ -145,8 +152,9 @@ static enum err loading_end(struct loading *l, enum err e, struct err_why *why)
     return e;
 }
 
-enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger, const struct peer_manifest *m,
-                          struct peer_engine *engine, bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
+enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger,
+                          const struct peer_manifest *m, struct peer_engine *engine,
+                          bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
                           struct peer_loaded *out, struct err_why *why)
 {
     struct loading l;
@@ -161,9 +169,10 @@ enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger, const
     return loading_end(&l, e, why);
 }
 
-enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m, struct peer_engine *engine,
-                            bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx, struct peer_loaded *out,
-                            struct err_why *why)
+enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m,
+                            struct peer_engine *engine,
+                            bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
+                            struct peer_loaded *out, struct err_why *why)
 {
     struct loading l;
     TRY(loading_init(&l, g, m, engine, out));
@@ -177,8 +186,9 @@ enum err peer_load_portable(struct net_gossip *g, const char *path, const struct
     return loading_end(&l, e, why);
 }
 
-static enum err state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
-                           const struct peer_engine_options *o, struct err_why *why)
+static enum err state_open(struct peer_home_state *s, const struct peer_home *h,
+                           struct peer_engine *e, const struct peer_engine_options *o,
+                           struct err_why *why)
 {
     char path[PEER_PATH_BYTES];
     struct net_identity self = {0};
@@ -192,7 +202,9 @@ static enum err state_open(struct peer_home_state *s, const struct peer_home *h,
             peer_home_get(h, "model", s->model_dir);
         with.model_dir = s->model_dir;
         if (s->model_dir[0] == '\0')
-            return err_set(why, ERR_NOTFOUND, "the home %s does not say where its base model is: give --model DIR", h->dir);
+            return err_set(why, ERR_NOTFOUND,
+                           "the home %s does not say where its base model is: give --model DIR",
+                           h->dir);
         TRY(peer_engine_open(e, &s->manifest, &with, why));
     }
     TRY(peer_home_identity(h, &self, false, NULL, why));
@@ -200,15 +212,17 @@ static enum err state_open(struct peer_home_state *s, const struct peer_home *h,
     if (code != ERR_OK)
         code = err_set(why, code, "cannot load the run: %s", err_str(code));
     else
-        code = net_ledger_open(&s->ledger, peer_home_path(h, "ledger.db", path), s->manifest.run_id, self.id, true, &fresh,
-                               why);
+        code = net_ledger_open(&s->ledger, peer_home_path(h, "ledger.db", path), s->manifest.run_id,
+                               self.id, true, &fresh, why);
     net_identity_release(&self);
     TRY(code);
-    return peer_load_ledger(s->gossip, s->ledger, &s->manifest, e, e ? peer_progress : NULL, "segments", &s->loaded, why);
+    return peer_load_ledger(s->gossip, s->ledger, &s->manifest, e, e ? peer_progress : NULL,
+                            "segments", &s->loaded, why);
 }
 
-enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h, struct peer_engine *e,
-                              const struct peer_engine_options *o, struct err_why *why)
+enum err peer_home_state_open(struct peer_home_state *s, const struct peer_home *h,
+                              struct peer_engine *e, const struct peer_engine_options *o,
+                              struct err_why *why)
 {
     if (e)
         memset(e, 0, sizeof *e);

@@ -7,12 +7,15 @@
 
 static void overview(FILE *out)
 {
-    fprintf(out, "onebyte %s: fine-tune a language model together; each gradient travels as one byte\n\n"
-                 "usage: onebyte COMMAND [options]\n\n",
+    fprintf(out,
+            "onebyte %s: fine-tune a language model together; each gradient travels as one byte\n\n"
+            "usage: onebyte COMMAND [options]\n\n",
             PEER_VERSION);
     for (size_t i = 0; i < peer_commands_n; i++)
         fprintf(out, "  %-10s %s\n", peer_commands[i]->name, peer_commands[i]->summary);
-    fprintf(out, "\nonebyte COMMAND --help shows a command's options; onebyte demo needs nothing else.\n");
+    fprintf(
+        out,
+        "\nonebyte COMMAND --help shows a command's options; onebyte demo needs nothing else.\n");
 }
 
 /* help [COMMAND] | help --man COMMAND | help --completion SHELL */
@@ -24,7 +27,8 @@ static int help(int argc, char **argv)
         return PEER_EXIT_OK;
     }
     if (argc == 2 && strcmp(argv[0], "--completion") == 0)
-        return peer_options_completion(argv[1], stdout, &why) == ERR_OK ? PEER_EXIT_OK : peer_usage(NULL, &why);
+        return peer_options_completion(argv[1], stdout, &why) == ERR_OK ? PEER_EXIT_OK
+                                                                        : peer_usage(NULL, &why);
     const bool man = argc == 2 && strcmp(argv[0], "--man") == 0;
     const char *name = argv[man ? 1 : 0];
     const struct peer_command *c = peer_command_find(name);
@@ -54,7 +58,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "help") == 0)
         return help(argc - 2, argv + 2);
-    const struct peer_command *c = peer_command_find(strcmp(name, "--version") == 0 ? "version" : name);
+    const struct peer_command *c =
+        peer_command_find(strcmp(name, "--version") == 0 ? "version" : name);
     if (!c) {
         (void)err_set(&why, ERR_RANGE, "no command '%s': see onebyte --help", name);
         return peer_usage(NULL, &why);

@@ -39,7 +39,8 @@ static struct peer_make settled(const struct peer_make *k, uint64_t parameters)
     return s;
 }
 
-__attribute__((format(printf, 2, 3))) static void note(struct peer_made *made, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void note(struct peer_made *made, const char *format,
+                                                       ...)
 {
     va_list args;
     if (made->n_notes == PEER_NOTES_MAX)
@@ -55,7 +56,8 @@ static enum err largest(double *max_abs, const struct zo_ckpt_tensor *c)
     float buf[4096];
     double max = 0;
     for (uint64_t i = 0; i < c->elements; i += ARRAY_LEN(buf)) {
-        const size_t n = c->elements - i < ARRAY_LEN(buf) ? (size_t)(c->elements - i) : ARRAY_LEN(buf);
+        const size_t n =
+            c->elements - i < ARRAY_LEN(buf) ? (size_t)(c->elements - i) : ARRAY_LEN(buf);
         zo_ckpt_read_f32(c, i, buf, n);
         for (size_t j = 0; j < n; j++) {
             if (!isfinite(buf[j]))
@@ -68,7 +70,8 @@ static enum err largest(double *max_abs, const struct zo_ckpt_tensor *c)
 }
 
 /* bits and e of every tensor; the smallest L goes to made. */
-static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt, struct peer_made *made, struct err_why *why)
+static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt,
+                              struct peer_made *made, struct err_why *why)
 {
     const uint64_t peak = peer_plan_peak(r);
     unsigned widened = 0;
@@ -79,19 +82,27 @@ static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt, st
         double max_abs = 0;
         uint64_t coef = 0;
         if (c && largest(&max_abs, c) != ERR_OK)
-            return err_set(why, ERR_NONFINITE, "tensor %s of the model holds NaN or infinity", t->name);
+            return err_set(why, ERR_NONFINITE, "tensor %s of the model holds NaN or infinity",
+                           t->name);
         if (peer_plan_tensor(t, &coef, max_abs, peak) != ERR_OK)
-            return err_set(why, ERR_FORMAT, "tensor %s has an entry of size %g: too large for 64-bit integers", t->name, max_abs);
+            return err_set(why, ERR_FORMAT,
+                           "tensor %s has an entry of size %g: too large for 64-bit integers",
+                           t->name, max_abs);
         widened += zo_tensor_is_matrix(t) && t->bits == 64;
         made->parameters += zo_tensor_elements(t);
         made->coef_min = coef < made->coef_min ? coef : made->coef_min;
     }
     if (widened)
-        note(made, "%u matrices use 64 bits per entry: at 32 a record's smallest step would be below %d units", widened,
-             PEER_COEF_LOW);
+        note(made,
+             "%u matrices use 64 bits per entry: at 32 a record's smallest step would be below %d "
+             "units",
+             widened, PEER_COEF_LOW);
     if (peak > 0 && made->coef_min < PEER_COEF_LOW)
-        note(made, "a record's smallest step is %" PRIu64 " units of some tensor, below %d: it rounds coarsely; raise --lr or "
-                   "lower --n0", made->coef_min, PEER_COEF_LOW);
+        note(made,
+             "a record's smallest step is %" PRIu64
+             " units of some tensor, below %d: it rounds coarsely; raise --lr or "
+             "lower --n0",
+             made->coef_min, PEER_COEF_LOW);
     return ERR_OK;
 }
 
@@ -100,7 +111,8 @@ static json_t *file_json(const struct peer_file *f)
     json_t *chunks = json_array();
     for (size_t c = 0; chunks && c < f->n_chunks; c++)
         (void)json_array_append_new(chunks, peer_json_hex(f->chunks[c], 32));
-    return json_pack("{s:s, s:I, s:o}", "name", f->name, "bytes", (json_int_t)f->bytes, "chunks", chunks);
+    return json_pack("{s:s, s:I, s:o}", "name", f->name, "bytes", (json_int_t)f->bytes, "chunks",
+                     chunks);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -111,9 +123,17 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 /* What a peer needs to compute, and what transformers needs beside it. */
 static int wanted(const struct dirent *d)
 {
-    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                        "generation_config.json", "vocab.json", "merges.txt", "vocab.txt",
-                                        "model.safetensors.index.json", "chat_template.jinja", "added_tokens.json"};
+    static const char *const names[] = {"config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "generation_config.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "vocab.txt",
+                                        "model.safetensors.index.json",
+                                        "chat_template.jinja",
+                                        "added_tokens.json"};
     const size_t n = strlen(d->d_name);
     if (n > 12 && d->d_name[0] != '.' && strcmp(d->d_name + n - 12, ".safetensors") == 0)
         return 1;
@@ -159,7 +179,8 @@ static enum err data_json(json_t **out, const char *path, struct err_why *why)
         return ERR_OK;
     }
     TRY(peer_data_digest(&d, path, why));
-    *out = json_pack("{s:s, s:I, s:o}", "name", d.name, "bytes", (json_int_t)d.bytes, "digest", peer_json_hex(d.digest, 32));
+    *out = json_pack("{s:s, s:I, s:o}", "name", d.name, "bytes", (json_int_t)d.bytes, "digest",
+                     peer_json_hex(d.digest, 32));
     return ERR_OK;
 }
 
@@ -171,8 +192,9 @@ static json_t *tensors_json(const struct zo_rules *r)
         json_t *shape = json_array();
         for (uint32_t d = 0; shape && d < t->n_dims; d++)
             (void)json_array_append_new(shape, json_integer((json_int_t)t->dims[d]));
-        (void)json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:I}", "name", t->name, "shape", shape, "bits",
-                                                    (json_int_t)t->bits, "e", (json_int_t)t->e));
+        (void)json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:I}", "name", t->name,
+                                                    "shape", shape, "bits", (json_int_t)t->bits,
+                                                    "e", (json_int_t)t->e));
     }
     return list;
 }
@@ -181,7 +203,8 @@ static json_t *knots_json(const struct zo_rules *r)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; list && i < r->n_knots; i++)
-        (void)json_array_append_new(list, json_pack("[I, I]", (json_int_t)r->knots[i].step, (json_int_t)r->knots[i].y));
+        (void)json_array_append_new(
+            list, json_pack("[I, I]", (json_int_t)r->knots[i].step, (json_int_t)r->knots[i].y));
     return list;
 }
 
@@ -196,7 +219,8 @@ static json_t *allow_json(const struct peer_list *allow)
 /* One field per line: the file is read by people too. */
 static void put(FILE *out, const char *key, json_t *value)
 {
-    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
+    char *text =
+        value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9)) : NULL;
     fprintf(out, "%s\"%s\": %s", ftell(out) > 2 ? ",\n" : "", key, text ? text : "");
     free(text);
     json_decref(value);
@@ -238,8 +262,8 @@ static void put_choices(FILE *out, const struct peer_make *s, const uint8_t owne
     put_u64(out, "warmup", s->warmup);
 }
 
-static enum err write_text(char **text, size_t *n, const struct peer_make *s, const struct zo_rules *r,
-                           const uint8_t owner[32], struct err_why *why)
+static enum err write_text(char **text, size_t *n, const struct peer_make *s,
+                           const struct zo_rules *r, const uint8_t owner[32], struct err_why *why)
 {
     json_t *model = NULL, *data = NULL, *eval_data = NULL;
     FILE *out = open_memstream(text, n);
@@ -264,12 +288,13 @@ static enum err write_text(char **text, size_t *n, const struct peer_make *s, co
 }
 
 /* Every line of a data file is read as training will read it; then only its digest is kept. */
-static enum err check_data(const struct peer_engine *e, const struct peer_make *k, const char *path, struct peer_made *made,
-                           struct err_why *why)
+static enum err check_data(const struct peer_engine *e, const struct peer_make *k, const char *path,
+                           struct peer_made *made, struct err_why *why)
 {
     struct zo_dataset *d = NULL;
     const uint32_t context = zo_model_context(e->model);
-    const uint32_t length = k->length_max && k->length_max < context ? (uint32_t)k->length_max : context;
+    const uint32_t length =
+        k->length_max && k->length_max < context ? (uint32_t)k->length_max : context;
     if (!path)
         return ERR_OK;
     TRY(zo_dataset_open(&d, path, e->tokenizer, length, why));
@@ -278,13 +303,15 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
     if (n == 0)
         return err_set(why, ERR_FORMAT, "%s holds no examples", path);
     if (cut)
-        note(made, "%s: %" PRIu64 " of %" PRIu64 " examples are longer than %" PRIu32 " tokens and will be cut", path, cut, n,
-             length);
+        note(made,
+             "%s: %" PRIu64 " of %" PRIu64 " examples are longer than %" PRIu32
+             " tokens and will be cut",
+             path, cut, n, length);
     return ERR_OK;
 }
 
-static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct peer_make *k, struct zo_model *model,
-                           struct peer_made *made, struct err_why *why)
+static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct peer_make *k,
+                           struct zo_model *model, struct peer_made *made, struct err_why *why)
 {
     enum err e = zo_model_trainable(model, &r->tensors, &r->n_tensors);
     if (e != ERR_OK)
@@ -297,13 +324,16 @@ static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct
     r->steps = s->steps;
     made->eps = s->eps;
     if (k->sides == 2 && k->k > 1)
-        return err_set(why, ERR_RANGE, "--directions is for --sides 1: two-sided runs have one direction per example");
+        return err_set(
+            why, ERR_RANGE,
+            "--directions is for --sides 1: two-sided runs have one direction per example");
     TRY(peer_plan_knots(r, s->schedule, s->lr, s->warmup, why));
     return scale_tensors(r, zo_model_ckpt(model), made, why);
 }
 
-enum err peer_make_manifest(struct peer_manifest *m, struct peer_made *made, const struct peer_make *k,
-                            const struct net_identity *owner, struct err_why *why)
+enum err peer_make_manifest(struct peer_manifest *m, struct peer_made *made,
+                            const struct peer_make *k, const struct net_identity *owner,
+                            struct err_why *why)
 {
     struct peer_engine_options o = peer_flags_engine(&k->flags, NULL, NULL);
     struct peer_engine engine;

@@ -6,13 +6,16 @@
 #include <string.h>
 
 #define MANIFEST_TAG "onebyte/1 manifest"
-#define STEPS_MAX 4294967295u       /* a header's step is a u32 */
-#define ELEMENTS_MAX (1ull << 40)   /* of one tensor: keeps every product of sizes in 64 bits */
+#define STEPS_MAX 4294967295u     /* a header's step is a u32 */
+#define ELEMENTS_MAX (1ull << 40) /* of one tensor: keeps every product of sizes in 64 bits */
 
 static const char *const known_fields[] = {
-    "arith", "name", "direction", "sides", "eps", "n0", "steps", "K", "share_65536", "burst", "unit", "records_max",
-    "knots", "owner", "pace", "round_timeout_s", "segment_max", "seal_s", "admission", "allow", "audit", "public",
-    "seed", "length_max", "lr", "schedule", "warmup", "tensors", "model", "data", "eval_data",
+    "arith",     "name",     "direction",   "sides",           "eps",         "n0",
+    "steps",     "K",        "share_65536", "burst",           "unit",        "records_max",
+    "knots",     "owner",    "pace",        "round_timeout_s", "segment_max", "seal_s",
+    "admission", "allow",    "audit",       "public",          "seed",        "length_max",
+    "lr",        "schedule", "warmup",      "tensors",         "model",       "data",
+    "eval_data",
 };
 
 /* Where a field is looked for: `where` is the path that an error shows before the field's name. */
@@ -33,34 +36,40 @@ static enum err missing(const struct reader *r, const char *key)
 }
 
 /* A whole number in [min, max].  required: absent is an error, else *out keeps its value. */
-static enum err get_u64(const struct reader *r, const char *key, uint64_t min, uint64_t max, bool required, uint64_t *out)
+static enum err get_u64(const struct reader *r, const char *key, uint64_t min, uint64_t max,
+                        bool required, uint64_t *out)
 {
     const json_t *v = get(r, key);
     if (!v)
         return required ? missing(r, key) : ERR_OK;
     if (json_is_real(v))
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a whole number, not a float", r->where, key);
+        return err_set(r->why, ERR_FORMAT,
+                       "manifest: field '%s%s' must be a whole number, not a float", r->where, key);
     if (!json_is_integer(v))
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a whole number", r->where, key);
+        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a whole number",
+                       r->where, key);
     const json_int_t x = json_integer_value(v);
     if (x < 0 || (uint64_t)x < min || (uint64_t)x > max)
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' is %lld: it must be from %llu to %llu", r->where, key,
-                       (long long)x, (unsigned long long)min, (unsigned long long)max);
+        return err_set(r->why, ERR_FORMAT,
+                       "manifest: field '%s%s' is %lld: it must be from %llu to %llu", r->where,
+                       key, (long long)x, (unsigned long long)min, (unsigned long long)max);
     *out = (uint64_t)x;
     return ERR_OK;
 }
 
-static enum err get_f64(const struct reader *r, const char *key, double min, double max, double *out)
+static enum err get_f64(const struct reader *r, const char *key, double min, double max,
+                        double *out)
 {
     const json_t *v = get(r, key);
     if (!v)
         return ERR_OK;
     if (!json_is_number(v))
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a number", r->where, key);
+        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a number", r->where,
+                       key);
     const double x = json_number_value(v);
     if (!(x >= min && x <= max))
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' is %g: it must be from %g to %g", r->where, key, x, min,
-                       max);
+        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' is %g: it must be from %g to %g",
+                       r->where, key, x, min, max);
     *out = x;
     return ERR_OK;
 }
@@ -71,26 +80,29 @@ static enum err get_bool(const struct reader *r, const char *key, bool *out)
     if (!v)
         return ERR_OK;
     if (!json_is_boolean(v))
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be true or false", r->where, key);
+        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be true or false", r->where,
+                       key);
     *out = json_is_true(v);
     return ERR_OK;
 }
 
-static enum err get_text(const struct reader *r, const char *key, bool required, size_t bytes_max, const char **out)
+static enum err get_text(const struct reader *r, const char *key, bool required, size_t bytes_max,
+                         const char **out)
 {
     const json_t *v = get(r, key);
     if (!v)
         return required ? missing(r, key) : ERR_OK;
     if (!json_is_string(v) || json_string_length(v) > bytes_max)
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a text of at most %zu bytes", r->where, key,
+        return err_set(r->why, ERR_FORMAT,
+                       "manifest: field '%s%s' must be a text of at most %zu bytes", r->where, key,
                        bytes_max);
     *out = json_string_value(v);
     return ERR_OK;
 }
 
 /* *out <- index of the field's text among names [n]. */
-static enum err get_word(const struct reader *r, const char *key, bool required, const char *const *names, size_t n,
-                         unsigned *out)
+static enum err get_word(const struct reader *r, const char *key, bool required,
+                         const char *const *names, size_t n, unsigned *out)
 {
     const char *text = NULL;
     TRY(get_text(r, key, required, 64, &text));
@@ -102,9 +114,11 @@ static enum err get_word(const struct reader *r, const char *key, bool required,
             *out = i;
             return ERR_OK;
         }
-        (void)snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
+        (void)snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "",
+                       names[i]);
     }
-    return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' is '%s': it must be one of %s", r->where, key, text, list);
+    return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' is '%s': it must be one of %s",
+                   r->where, key, text, list);
 }
 
 static enum err get_hex32(const struct reader *r, const char *key, uint8_t out[32])
@@ -112,11 +126,13 @@ static enum err get_hex32(const struct reader *r, const char *key, uint8_t out[3
     const char *text = NULL;
     TRY(get_text(r, key, true, 128, &text));
     if (net_unhex(out, 32, text) != ERR_OK)
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be 64 hex digits", r->where, key);
+        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be 64 hex digits", r->where,
+                       key);
     return ERR_OK;
 }
 
-static enum err get_array(const struct reader *r, const char *key, bool required, size_t min, size_t max, const json_t **out)
+static enum err get_array(const struct reader *r, const char *key, bool required, size_t min,
+                          size_t max, const json_t **out)
 {
     const json_t *v = get(r, key);
     if (!v && !required)
@@ -124,8 +140,9 @@ static enum err get_array(const struct reader *r, const char *key, bool required
     if (!v)
         return missing(r, key);
     if (!json_is_array(v) || json_array_size(v) < min || json_array_size(v) > max)
-        return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' must be a list of %zu to %zu entries", r->where, key, min,
-                       max);
+        return err_set(r->why, ERR_FORMAT,
+                       "manifest: field '%s%s' must be a list of %zu to %zu entries", r->where, key,
+                       min, max);
     *out = v;
     return ERR_OK;
 }
@@ -136,16 +153,21 @@ static enum err parse_knots(struct zo_rules *rules, const struct reader *r)
     TRY(get_array(r, "knots", true, 1, LIMIT_KNOTS, &list));
     rules->n_knots = (uint32_t)json_array_size(list);
     for (uint32_t i = 0; i < rules->n_knots; i++) {
-        const json_t *pair = json_array_get(list, i), *s = json_array_get(pair, 0), *y = json_array_get(pair, 1);
+        const json_t *pair = json_array_get(list, i), *s = json_array_get(pair, 0),
+                     *y = json_array_get(pair, 1);
         if (json_array_size(pair) != 2 || !json_is_integer(s) || !json_is_integer(y))
-            return err_set(r->why, ERR_FORMAT, "manifest: field 'knots[%u]' must be two whole numbers, step and y", i);
+            return err_set(r->why, ERR_FORMAT,
+                           "manifest: field 'knots[%u]' must be two whole numbers, step and y", i);
         const json_int_t sv = json_integer_value(s), yv = json_integer_value(y);
         if (sv < 0 || (i == 0 ? sv != 0 : (uint64_t)sv <= rules->knots[i - 1].step))
-            return err_set(r->why, ERR_FORMAT, "manifest: field 'knots[%u]' has step %lld: steps start at 0 and increase", i,
-                           (long long)sv);
+            return err_set(
+                r->why, ERR_FORMAT,
+                "manifest: field 'knots[%u]' has step %lld: steps start at 0 and increase", i,
+                (long long)sv);
         if (yv < 0 || yv >= (json_int_t)1 << 62)
-            return err_set(r->why, ERR_FORMAT, "manifest: field 'knots[%u]' has y %lld: it must be from 0 to 2^62 - 1", i,
-                           (long long)yv);
+            return err_set(r->why, ERR_FORMAT,
+                           "manifest: field 'knots[%u]' has y %lld: it must be from 0 to 2^62 - 1",
+                           i, (long long)yv);
         rules->knots[i] = (struct zo_knot){(uint64_t)sv, (uint64_t)yv};
     }
     return ERR_OK;
@@ -161,8 +183,10 @@ static enum err parse_shape(struct zo_tensor *t, const struct reader *r)
         const json_t *d = json_array_get(shape, i);
         const json_int_t x = json_is_integer(d) ? json_integer_value(d) : 0;
         if (x < 1 || (uint64_t)x > ELEMENTS_MAX || elements > ELEMENTS_MAX / (uint64_t)x)
-            return err_set(r->why, ERR_FORMAT, "manifest: field '%sshape' must be whole numbers from 1, product at most 2^40",
-                           r->where);
+            return err_set(
+                r->why, ERR_FORMAT,
+                "manifest: field '%sshape' must be whole numbers from 1, product at most 2^40",
+                r->where);
         t->dims[i] = (uint64_t)x;
         elements *= (uint64_t)x;
     }
@@ -174,7 +198,8 @@ static int tensor_order(const void *a, const void *b)
     return strcmp(((const struct zo_tensor *)a)->name, ((const struct zo_tensor *)b)->name);
 }
 
-static enum err unknown_fields(const json_t *o, const char *where, const char *const *known, size_t n, struct err_why *why)
+static enum err unknown_fields(const json_t *o, const char *where, const char *const *known,
+                               size_t n, struct err_why *why)
 {
     const char *key = NULL;
     json_t *v = NULL;
@@ -184,7 +209,9 @@ static enum err unknown_fields(const json_t *o, const char *where, const char *c
         for (size_t i = 0; i < n && !found; i++)
             found = strcmp(key, known[i]) == 0;
         if (!found)
-            return err_set(why, ERR_FORMAT, "manifest: field '%s%.64s' is unknown to this version of onebyte", where, key);
+            return err_set(why, ERR_FORMAT,
+                           "manifest: field '%s%.64s' is unknown to this version of onebyte", where,
+                           key);
     }
     return ERR_OK;
 }
@@ -225,16 +252,20 @@ static enum err parse_tensors(struct zo_rules *rules, const struct reader *r)
     rules->n_tensors = (uint32_t)n;
     for (size_t i = 0; i < n; i++)
         TRY(parse_tensor(&rules->tensors[i], json_array_get(list, i), i, r->why));
-    qsort(rules->tensors, n, sizeof *rules->tensors, tensor_order); /* numbered in byte order of the names */
+    qsort(rules->tensors, n, sizeof *rules->tensors,
+          tensor_order); /* numbered in byte order of the names */
     for (size_t i = 1; i < n; i++)
         if (strcmp(rules->tensors[i - 1].name, rules->tensors[i].name) == 0)
-            return err_set(r->why, ERR_FORMAT, "manifest: tensor '%s' is listed twice", rules->tensors[i].name);
+            return err_set(r->why, ERR_FORMAT, "manifest: tensor '%s' is listed twice",
+                           rules->tensors[i].name);
     return ERR_OK;
 }
 
 static enum err parse_rules(struct peer_manifest *m, const struct reader *r)
 {
-    static const char *const directions[] = {"rank1", "rademacher", "gaussian"}, *const paces[] = {"async", "sync"};
+    static const char *const directions[] = {"rank1", "rademacher", "gaussian"}, *const paces[] = {
+                                                                                     "async",
+                                                                                     "sync"};
     struct zo_rules *z = &m->rules;
     struct net_rules *n = &m->net;
     uint64_t arith = 0, sides = 2, k = 1;
@@ -242,7 +273,8 @@ static enum err parse_rules(struct peer_manifest *m, const struct reader *r)
     double eps = 0.01;
     const json_t *version = get(r, "arith");
     if (json_is_integer(version) && json_integer_value(version) != 1)
-        return err_set(r->why, ERR_UNSUPPORTED, "manifest: arith %lld is unknown: this onebyte computes arith 1; update it",
+        return err_set(r->why, ERR_UNSUPPORTED,
+                       "manifest: arith %lld is unknown: this onebyte computes arith 1; update it",
                        (long long)json_integer_value(version));
     TRY(get_u64(r, "arith", 1, 1, true, &arith));
     TRY(get_word(r, "direction", true, directions, ARRAY_LEN(directions), &direction));
@@ -252,9 +284,11 @@ static enum err parse_rules(struct peer_manifest *m, const struct reader *r)
     TRY(get_u64(r, "steps", 1, STEPS_MAX, true, &z->steps));
     TRY(get_u64(r, "K", 1, LIMIT_SEGMENT_COUNT, false, &k));
     if (sides == 2 && k != 1)
-        return err_set(r->why, ERR_FORMAT, "manifest: field 'K' is %llu: two-sided runs have K 1", (unsigned long long)k);
+        return err_set(r->why, ERR_FORMAT, "manifest: field 'K' is %llu: two-sided runs have K 1",
+                       (unsigned long long)k);
     if (sides == 1 && k < 2)
-        return err_set(r->why, ERR_FORMAT, "manifest: field 'K' must be at least 2 when 'sides' is 1");
+        return err_set(r->why, ERR_FORMAT,
+                       "manifest: field 'K' must be at least 2 when 'sides' is 1");
     const json_t *unit = get(r, "unit");
     if (unit && !json_is_null(unit))
         TRY(get_u64(r, "unit", 1, (uint64_t)1 << 62, true, &z->unit));
@@ -292,7 +326,8 @@ static enum err parse_admission(struct net_rules *n, const struct reader *r)
     for (uint32_t i = 0; i < n->n_allow; i++) {
         const char *hex = json_string_value(json_array_get(list, i));
         if (!hex || net_unhex(n->allow[i], 32, hex) != ERR_OK)
-            return err_set(r->why, ERR_FORMAT, "manifest: field 'allow[%u]' must be a machine id, 64 hex digits", i);
+            return err_set(r->why, ERR_FORMAT,
+                           "manifest: field 'allow[%u]' must be a machine id, 64 hex digits", i);
     }
     return ERR_OK;
 }
@@ -339,7 +374,8 @@ static enum err parse_file(struct peer_file *f, const json_t *o, size_t i, struc
     const json_t *chunks = NULL;
     TRY(get_text(&r, "name", true, sizeof f->name - 1, &name));
     if (!plain_name(name))
-        return err_set(why, ERR_FORMAT, "manifest: field '%sname' must be a plain file name, not '%s'", where, name);
+        return err_set(why, ERR_FORMAT,
+                       "manifest: field '%sname' must be a plain file name, not '%s'", where, name);
     memcpy(f->name, name, strlen(name) + 1);
     TRY(get_u64(&r, "bytes", 0, (uint64_t)1 << 46, true, &f->bytes));
     const size_t n = (size_t)((f->bytes + PEER_CHUNK_BYTES - 1) / PEER_CHUNK_BYTES);
@@ -351,7 +387,8 @@ static enum err parse_file(struct peer_file *f, const json_t *o, size_t i, struc
     for (size_t c = 0; c < n; c++) {
         const char *hex = json_string_value(json_array_get(chunks, c));
         if (!hex || net_unhex(f->chunks[c], 32, hex) != ERR_OK)
-            return err_set(why, ERR_FORMAT, "manifest: field '%schunks[%zu]' must be 64 hex digits", where, c);
+            return err_set(why, ERR_FORMAT, "manifest: field '%schunks[%zu]' must be 64 hex digits",
+                           where, c);
     }
     return ERR_OK;
 }
@@ -374,7 +411,8 @@ static enum err parse_model(struct peer_manifest *m, const struct reader *r)
         TRY(parse_file(&m->files[i], json_array_get(files, i), i, r->why));
         for (size_t j = 0; j < i; j++)
             if (strcmp(m->files[i].name, m->files[j].name) == 0)
-                return err_set(r->why, ERR_FORMAT, "manifest: model file '%s' is listed twice", m->files[i].name);
+                return err_set(r->why, ERR_FORMAT, "manifest: model file '%s' is listed twice",
+                               m->files[i].name);
     }
     return ERR_OK;
 }
@@ -408,7 +446,8 @@ static enum err parse_all(struct peer_manifest *m, const struct reader *r)
     return parse_data(&m->eval_data, "eval_data", r);
 }
 
-enum err peer_manifest_parse(struct peer_manifest *out, const char *text, size_t n, struct err_why *why)
+enum err peer_manifest_parse(struct peer_manifest *out, const char *text, size_t n,
+                             struct err_why *why)
 {
     if (n > PEER_MANIFEST_BYTES_MAX)
         return err_set(why, ERR_FORMAT, "manifest: larger than %d bytes", PEER_MANIFEST_BYTES_MAX);
@@ -439,15 +478,17 @@ enum err peer_manifest_parse(struct peer_manifest *out, const char *text, size_t
     return ERR_OK;
 }
 
-enum err peer_manifest_accept(struct peer_manifest *out, const char *text, size_t n, const uint8_t sig[64],
-                              struct err_why *why)
+enum err peer_manifest_accept(struct peer_manifest *out, const char *text, size_t n,
+                              const uint8_t sig[64], struct err_why *why)
 {
     struct peer_manifest m;
     TRY(peer_manifest_parse(&m, text, n, why));
     const struct net_part parts[] = {{MANIFEST_TAG, sizeof MANIFEST_TAG}, {text, n}};
     enum err e = ERR_OK;
     if (net_verify(sig, m.net.owner, parts, ARRAY_LEN(parts)) != ERR_OK)
-        e = err_set(why, ERR_PROTO, "manifest: the owner's signature does not match: the file was changed or damaged");
+        e = err_set(
+            why, ERR_PROTO,
+            "manifest: the owner's signature does not match: the file was changed or damaged");
     else if (m.n_files == 0)
         e = err_set(why, ERR_FORMAT, "manifest: field 'model' is missing");
     else if (!m.data.present)

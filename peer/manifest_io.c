@@ -16,7 +16,8 @@ enum err peer_read_file(char **text, size_t *n, const char *path, size_t max, st
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0)
-        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open %s: %s", path,
+                       strerror(errno));
     enum err e = ERR_OK;
     char *p = NULL;
     size_t have = 0;
@@ -50,7 +51,8 @@ static void sync_folder(const char *path)
 {
     char dir[PEER_PATH_BYTES];
     const char *slash = strrchr(path, '/');
-    (void)snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    (void)snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+                   slash ? path : ".");
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
@@ -58,7 +60,8 @@ static void sync_folder(const char *path)
     }
 }
 
-enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mode, struct err_why *why)
+enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mode,
+                         struct err_why *why)
 {
     char temporary[PEER_PATH_BYTES + 32];
     (void)snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
@@ -100,9 +103,11 @@ enum err peer_manifest_load(struct peer_manifest *m, const char *path, struct er
     TRY(peer_read_file(&text, &n, path, PEER_MANIFEST_BYTES_MAX, why));
     enum err e = peer_read_file(&sig, &sig_bytes, sig_path, 1 << 16, &inner);
     if (e != ERR_OK)
-        e = err_set(why, e, "%s: the owner's signature lies beside the manifest: %.500s", path, inner.text);
+        e = err_set(why, e, "%s: the owner's signature lies beside the manifest: %.500s", path,
+                    inner.text);
     else if (sig_bytes != NET_SIG_BYTES)
-        e = err_set(why, ERR_FORMAT, "%s must hold %d bytes, not %zu", sig_path, NET_SIG_BYTES, sig_bytes);
+        e = err_set(why, ERR_FORMAT, "%s must hold %d bytes, not %zu", sig_path, NET_SIG_BYTES,
+                    sig_bytes);
     else if ((e = peer_manifest_accept(m, text, n, (const uint8_t *)sig, &inner)) != ERR_OK)
         (void)err_set(why, e, "%.200s: %.500s", path, inner.text);
     free(text);
@@ -124,7 +129,8 @@ static enum err open_regular(int *fd, uint64_t *bytes, const char *path, struct 
     struct stat st;
     *fd = open(path, O_RDONLY | O_CLOEXEC);
     if (*fd < 0)
-        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open %s: %s", path,
+                       strerror(errno));
     if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(*fd);
         return err_set(why, ERR_IO, "%s is not a regular file", path);
@@ -169,10 +175,12 @@ static void hash_chunk(void *ctx, size_t i, size_t worker)
 {
     struct hashing *h = ctx;
     const uint64_t first = (uint64_t)i * PEER_CHUNK_BYTES;
-    const size_t n = h->bytes - first < PEER_CHUNK_BYTES ? (size_t)(h->bytes - first) : PEER_CHUNK_BYTES;
+    const size_t n =
+        h->bytes - first < PEER_CHUNK_BYTES ? (size_t)(h->bytes - first) : PEER_CHUNK_BYTES;
     size_t have = 0;
     while (have < n) {
-        const ssize_t got = pread(h->fd, h->buffers[worker] + have, n - have, (off_t)(first + have));
+        const ssize_t got =
+            pread(h->fd, h->buffers[worker] + have, n - have, (off_t)(first + have));
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0) {
@@ -201,7 +209,8 @@ static enum err hash_chunks(struct hashing *h, size_t n, const char *path, struc
         zo_pool_run(pool, n, hash_chunk, h);
     for (size_t i = 0; e == ERR_OK && i < n; i++)
         if (h->bad[i])
-            e = err_set(why, ERR_IO, "cannot read %s at byte %" PRIu64, path, (uint64_t)i * PEER_CHUNK_BYTES);
+            e = err_set(why, ERR_IO, "cannot read %s at byte %" PRIu64, path,
+                        (uint64_t)i * PEER_CHUNK_BYTES);
     for (size_t i = 0; i < threads; i++)
         free(h->buffers[i]);
     free(h->bad);
@@ -214,14 +223,16 @@ enum err peer_file_hash(struct peer_file *f, const char *dir, const char *name, 
     char path[PEER_PATH_BYTES];
     struct hashing h = {0};
     struct peer_file out = {0};
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path || strlen(name) >= sizeof out.name)
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path ||
+        strlen(name) >= sizeof out.name)
         return err_set(why, ERR_RANGE, "path too long: %.200s", name);
     TRY(open_regular(&h.fd, &h.bytes, path, why));
     memcpy(out.name, name, strlen(name) + 1);
     out.bytes = h.bytes;
     out.n_chunks = (size_t)((h.bytes + PEER_CHUNK_BYTES - 1) / PEER_CHUNK_BYTES);
     h.chunks = out.chunks = calloc(out.n_chunks ? out.n_chunks : 1, sizeof *out.chunks);
-    enum err e = out.chunks ? hash_chunks(&h, out.n_chunks, path, why) : err_set(why, ERR_NOMEM, "out of memory");
+    enum err e = out.chunks ? hash_chunks(&h, out.n_chunks, path, why)
+                            : err_set(why, ERR_NOMEM, "out of memory");
     close(h.fd);
     if (e != ERR_OK) {
         free(out.chunks);
@@ -232,7 +243,8 @@ enum err peer_file_hash(struct peer_file *f, const char *dir, const char *name, 
 }
 
 /* *text (malloc'd) <- what identifies the files as last verified: run id, then size, mtime, inode and path of each. */
-static enum err fingerprint(char **text, const struct peer_manifest *m, const char *dir, struct err_why *why)
+static enum err fingerprint(char **text, const struct peer_manifest *m, const char *dir,
+                            struct err_why *why)
 {
     size_t n = 0;
     char run[65];
@@ -247,14 +259,16 @@ static enum err fingerprint(char **text, const struct peer_manifest *m, const ch
         struct stat st;
         (void)snprintf(path, sizeof path, "%s/%s", dir, m->files[i].name);
         if (stat(path, &st) != 0)
-            e = err_set(why, ERR_NOTFOUND, "the run's model file %s is not in %s: %s", m->files[i].name, dir,
-                        strerror(errno));
+            e = err_set(why, ERR_NOTFOUND, "the run's model file %s is not in %s: %s",
+                        m->files[i].name, dir, strerror(errno));
         else if ((uint64_t)st.st_size != m->files[i].bytes)
-            e = err_set(why, ERR_FORMAT, "%s is not this run's model: it has %lld bytes, the manifest says %" PRIu64, path,
-                        (long long)st.st_size, m->files[i].bytes);
+            e = err_set(why, ERR_FORMAT,
+                        "%s is not this run's model: it has %lld bytes, the manifest says %" PRIu64,
+                        path, (long long)st.st_size, m->files[i].bytes);
         else
-            fprintf(out, "%lld %lld.%09ld %llu:%llu %s\n", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                    st.st_mtim.tv_nsec, (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, path);
+            fprintf(out, "%lld %lld.%09ld %llu:%llu %s\n", (long long)st.st_size,
+                    (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (unsigned long long)st.st_dev,
+                    (unsigned long long)st.st_ino, path);
     }
     if (fclose(out) != 0 && e == ERR_OK)
         e = err_set(why, ERR_NOMEM, "out of memory");
@@ -271,22 +285,27 @@ static enum err check_file(const struct peer_file *want, const char *dir, struct
     TRY(peer_file_hash(&got, dir, want->name, why));
     enum err e = ERR_OK;
     if (got.bytes != want->bytes)
-        e = err_set(why, ERR_FORMAT, "%s/%s is not this run's model: its size is not the manifest's", dir, want->name);
+        e = err_set(why, ERR_FORMAT,
+                    "%s/%s is not this run's model: its size is not the manifest's", dir,
+                    want->name);
     for (size_t i = 0; i < want->n_chunks && e == ERR_OK; i++)
         if (memcmp(got.chunks[i], want->chunks[i], 32) != 0)
             e = err_set(why, ERR_FORMAT,
-                        "%s/%s is not this run's model: the %d bytes at offset %zu differ from the manifest's hash", dir,
-                        want->name, PEER_CHUNK_BYTES, i * PEER_CHUNK_BYTES);
+                        "%s/%s is not this run's model: the %d bytes at offset %zu differ from the "
+                        "manifest's hash",
+                        dir, want->name, PEER_CHUNK_BYTES, i * PEER_CHUNK_BYTES);
     free(got.chunks);
     return e;
 }
 
-enum err peer_manifest_check_model(const struct peer_manifest *m, const char *dir, const char *cache, struct err_why *why)
+enum err peer_manifest_check_model(const struct peer_manifest *m, const char *dir,
+                                   const char *cache, struct err_why *why)
 {
     char *now = NULL, *known = NULL;
     size_t n = 0;
     TRY(fingerprint(&now, m, dir, why));
-    if (cache && peer_read_file(&known, &n, cache, 1 << 20, NULL) == ERR_OK && strcmp(known, now) == 0) {
+    if (cache && peer_read_file(&known, &n, cache, 1 << 20, NULL) == ERR_OK &&
+        strcmp(known, now) == 0) {
         free(known);
         free(now);
         return ERR_OK;
@@ -296,7 +315,8 @@ enum err peer_manifest_check_model(const struct peer_manifest *m, const char *di
     for (size_t i = 0; i < m->n_files && e == ERR_OK; i++)
         e = check_file(&m->files[i], dir, why);
     if (e == ERR_OK && cache)
-        (void)!peer_write_file(cache, now, strlen(now), 0600, NULL); /* a cache that cannot be kept costs time only */
+        (void)!peer_write_file(cache, now, strlen(now), 0600,
+                               NULL); /* a cache that cannot be kept costs time only */
     free(now);
     return e;
 }
@@ -306,7 +326,8 @@ enum err peer_manifest_check_data(const struct peer_data *d, const char *path, s
     struct peer_data got;
     TRY(peer_data_digest(&got, path, why));
     if (got.bytes != d->bytes || memcmp(got.digest, d->digest, sizeof got.digest) != 0)
-        return err_set(why, ERR_FORMAT, "%s is not this run's data: the manifest names %s with %" PRIu64 " bytes", path,
-                       d->name, d->bytes);
+        return err_set(why, ERR_FORMAT,
+                       "%s is not this run's data: the manifest names %s with %" PRIu64 " bytes",
+                       path, d->name, d->bytes);
     return ERR_OK;
 }

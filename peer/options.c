@@ -6,7 +6,8 @@
 
 /* Every command has these, at the head of its values. */
 static const struct peer_option common_options[] = {
-    {"json", PEER_FLAG, offsetof(struct peer_common, json), NULL, "print the result as one JSON object", 0, 0},
+    {"json", PEER_FLAG, offsetof(struct peer_common, json), NULL,
+     "print the result as one JSON object", 0, 0},
     {"home", PEER_TEXT, offsetof(struct peer_common, home), "DIR",
      "the peer's home folder (default: $ONEBYTE_HOME, else ~/.local/state/onebyte)", 0, 0},
     {"help", PEER_FLAG, offsetof(struct peer_common, help), NULL, "show this help", 0, 0},
@@ -21,7 +22,8 @@ static const struct peer_option *option_at(const struct peer_command *c, size_t 
     return i < ARRAY_LEN(common_options) ? &common_options[i] : NULL;
 }
 
-static const struct peer_option *option_find(const struct peer_command *c, const char *name, size_t n)
+static const struct peer_option *option_find(const struct peer_command *c, const char *name,
+                                             size_t n)
 {
     for (size_t i = 0;; i++) {
         const struct peer_option *o = option_at(c, i);
@@ -42,39 +44,44 @@ static bool choice_has(const char *choices, const char *word)
     return false;
 }
 
-static enum err parse_u64(uint64_t *out, const struct peer_option *o, const char *text, struct err_why *why)
+static enum err parse_u64(uint64_t *out, const struct peer_option *o, const char *text,
+                          struct err_why *why)
 {
     const double max = o->max > 0 ? o->max : 9223372036854775807.0;
     char *end = NULL;
     errno = 0;
     const unsigned long long v = strtoull(text, &end, 10);
     /* strtoull takes signs and blanks: only digits are a count. */
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || (double)v < o->min || (double)v > max ||
-        v > INT64_MAX) {
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || (double)v < o->min ||
+        (double)v > max || v > INT64_MAX) {
         if (o->max > 0)
-            return err_set(why, ERR_RANGE, "--%s takes a whole number from %.0f to %.0f, not '%s'", o->name, o->min,
-                           o->max, text);
-        return err_set(why, ERR_RANGE, "--%s takes a whole number of at least %.0f, not '%s'", o->name, o->min, text);
+            return err_set(why, ERR_RANGE, "--%s takes a whole number from %.0f to %.0f, not '%s'",
+                           o->name, o->min, o->max, text);
+        return err_set(why, ERR_RANGE, "--%s takes a whole number of at least %.0f, not '%s'",
+                       o->name, o->min, text);
     }
     *out = v;
     return ERR_OK;
 }
 
-static enum err parse_f64(double *out, const struct peer_option *o, const char *text, struct err_why *why)
+static enum err parse_f64(double *out, const struct peer_option *o, const char *text,
+                          struct err_why *why)
 {
     const bool bounded = o->min != 0 || o->max != 0;
     char *end = NULL;
     const double v = strtod(text, &end);
     if (end == text || *end != '\0' || !isfinite(v) || (bounded && (v < o->min || v > o->max))) {
         if (bounded)
-            return err_set(why, ERR_RANGE, "--%s takes a number from %g to %g, not '%s'", o->name, o->min, o->max, text);
+            return err_set(why, ERR_RANGE, "--%s takes a number from %g to %g, not '%s'", o->name,
+                           o->min, o->max, text);
         return err_set(why, ERR_RANGE, "--%s takes a number, not '%s'", o->name, text);
     }
     *out = v;
     return ERR_OK;
 }
 
-static enum err option_set(void *values, const struct peer_option *o, const char *text, struct err_why *why)
+static enum err option_set(void *values, const struct peer_option *o, const char *text,
+                           struct err_why *why)
 {
     void *at = (char *)values + o->at;
     switch (o->kind) {
@@ -83,7 +90,8 @@ static enum err option_set(void *values, const struct peer_option *o, const char
         return ERR_OK;
     case PEER_CHOICE:
         if (!choice_has(o->value, text))
-            return err_set(why, ERR_RANGE, "--%s takes one of %s, not '%s'", o->name, o->value, text);
+            return err_set(why, ERR_RANGE, "--%s takes one of %s, not '%s'", o->name, o->value,
+                           text);
         *(const char **)at = text;
         return ERR_OK;
     case PEER_TEXT:
@@ -98,7 +106,8 @@ static enum err option_set(void *values, const struct peer_option *o, const char
     case PEER_LIST: {
         struct peer_list *list = at;
         if (list->n == PEER_LIST_MAX)
-            return err_set(why, ERR_RANGE, "--%s may be given at most %d times", o->name, PEER_LIST_MAX);
+            return err_set(why, ERR_RANGE, "--%s may be given at most %d times", o->name,
+                           PEER_LIST_MAX);
         list->items[list->n++] = text;
         return ERR_OK;
     }
@@ -108,14 +117,15 @@ static enum err option_set(void *values, const struct peer_option *o, const char
 }
 
 /* One "--name[=value]" at argv[*i]; takes the next argument when the value stands apart. */
-static enum err parse_long(const struct peer_command *c, void *values, int *i, int argc, char *const *argv,
-                           struct err_why *why)
+static enum err parse_long(const struct peer_command *c, void *values, int *i, int argc,
+                           char *const *argv, struct err_why *why)
 {
     const char *name = argv[*i] + 2, *equals = strchr(name, '=');
     const size_t n = equals ? (size_t)(equals - name) : strlen(name);
     const struct peer_option *o = option_find(c, name, n);
     if (!o)
-        return err_set(why, ERR_RANGE, "%s has no option --%.*s: see onebyte %s --help", c->name, (int)n, name, c->name);
+        return err_set(why, ERR_RANGE, "%s has no option --%.*s: see onebyte %s --help", c->name,
+                       (int)n, name, c->name);
     if (o->kind == PEER_FLAG) {
         if (equals)
             return err_set(why, ERR_RANGE, "--%s takes no value", o->name);
@@ -128,8 +138,8 @@ static enum err parse_long(const struct peer_command *c, void *values, int *i, i
     return option_set(values, o, argv[++*i], why);
 }
 
-enum err peer_options_parse(const struct peer_command *c, void *values, const char **args, size_t *n_args, int argc,
-                            char *const *argv, struct err_why *why)
+enum err peer_options_parse(const struct peer_command *c, void *values, const char **args,
+                            size_t *n_args, int argc, char *const *argv, struct err_why *why)
 {
     ENSURE(c->values_bytes >= sizeof(struct peer_common));
     memset(values, 0, c->values_bytes);
@@ -147,16 +157,18 @@ enum err peer_options_parse(const struct peer_command *c, void *values, const ch
         } else if (options && a[0] == '-' && a[1] == '-') {
             TRY(parse_long(c, values, &i, argc, argv, why));
         } else if (options && a[0] == '-' && a[1] != '\0') {
-            return err_set(why, ERR_RANGE, "%s has no option %s: see onebyte %s --help", c->name, a, c->name);
+            return err_set(why, ERR_RANGE, "%s has no option %s: see onebyte %s --help", c->name, a,
+                           c->name);
         } else {
             if (*n_args == c->args_max || *n_args == PEER_ARGS_MAX)
-                return err_set(why, ERR_RANGE, "%s does not take '%s': usage: onebyte %s%s%s", c->name, a, c->name,
-                               c->args[0] ? " " : "", c->args);
+                return err_set(why, ERR_RANGE, "%s does not take '%s': usage: onebyte %s%s%s",
+                               c->name, a, c->name, c->args[0] ? " " : "", c->args);
             args[(*n_args)++] = a;
         }
     }
     if (!common->help && *n_args < c->args_min)
-        return err_set(why, ERR_RANGE, "%s needs %s: usage: onebyte %s %s", c->name, c->args, c->name, c->args);
+        return err_set(why, ERR_RANGE, "%s needs %s: usage: onebyte %s %s", c->name, c->args,
+                       c->name, c->args);
     return ERR_OK;
 }
 
@@ -196,8 +208,8 @@ void peer_options_help(const struct peer_command *c, FILE *out)
     fprintf(out, "\noptions:\n");
     const struct peer_option *o = NULL;
     for (size_t i = 0; (o = option_at(c, i)) != NULL; i++) {
-        const int n = fprintf(out, "  --%s%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "",
-                              strcmp(o->name, "help") == 0 ? ", -h" : "");
+        const int n = fprintf(out, "  --%s%s%s%s", o->name, o->value ? " " : "",
+                              o->value ? o->value : "", strcmp(o->name, "help") == 0 ? ", -h" : "");
         if (n >= 30)
             fprintf(out, "\n%*s", 30, "");
         else
@@ -226,8 +238,8 @@ static void print_roff(FILE *out, const char *text)
 
 void peer_options_man(const struct peer_command *c, FILE *out)
 {
-    fprintf(out, ".TH ONEBYTE-%s 1 \"\" \"onebyte %s\" \"onebyte\"\n.SH NAME\nonebyte\\-%s \\- ", c->name, PEER_VERSION,
-            c->name);
+    fprintf(out, ".TH ONEBYTE-%s 1 \"\" \"onebyte %s\" \"onebyte\"\n.SH NAME\nonebyte\\-%s \\- ",
+            c->name, PEER_VERSION, c->name);
     print_roff(out, c->summary);
     fprintf(out, ".SH SYNOPSIS\n.B onebyte %s\n%s%s[options]\n.SH DESCRIPTION\n", c->name, c->args,
             c->args[0] ? " " : "");
@@ -240,7 +252,8 @@ void peer_options_man(const struct peer_command *c, FILE *out)
             fprintf(out, ".I %s\n", o->value);
         print_roff(out, o->help);
     }
-    fprintf(out, ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage.\n.SH SEE ALSO\n.BR onebyte (1)\n");
+    fprintf(out,
+            ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage.\n.SH SEE ALSO\n.BR onebyte (1)\n");
 }
 
 int peer_fail(const struct err_why *why)

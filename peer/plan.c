@@ -13,7 +13,8 @@ static double decay(const char *schedule, double done)
         return left;
     if (strcmp(schedule, "cosine") == 0)
         return 0.5 * (1 + cos(3.14159265358979323846 * done));
-    if (strcmp(schedule, "rex") == 0) /* Chen et al. 2021, "REX: Revisiting budgeted training", arXiv 2107.04197 */
+    if (strcmp(schedule, "rex") ==
+        0) /* Chen et al. 2021, "REX: Revisiting budgeted training", arXiv 2107.04197 */
         return left / (0.5 + 0.5 * left);
     return 1;
 }
@@ -26,7 +27,8 @@ static void add_knot(struct zo_rules *r, uint64_t step, double y)
     r->knots[r->n_knots++] = (struct zo_knot){step, (uint64_t)llround(y)};
 }
 
-enum err peer_plan_knots(struct zo_rules *r, const char *schedule, double lr, uint64_t warmup, struct err_why *why)
+enum err peer_plan_knots(struct zo_rules *r, const char *schedule, double lr, uint64_t warmup,
+                         struct err_why *why)
 {
     const double y = ldexp(lr / (32.0 * (double)r->n0), r->direction == ZO_GAUSSIAN ? 60 : 62);
     if (!(lr >= 0) || !(y < 0x1p62))

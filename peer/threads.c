@@ -7,7 +7,8 @@ static size_t core_of(size_t cpu)
 {
     char path[96];
     size_t first = cpu;
-    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
+    (void)snprintf(path, sizeof path,
+                   "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
     FILE *f = fopen(path, "re");
     if (!f)
         return cpu;

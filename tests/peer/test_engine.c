@@ -53,20 +53,29 @@ static void make_feeds(struct fixture *f)
     char path[PEER_PATH_BYTES];
     bool fresh = false;
     (void)snprintf(path, sizeof path, "%s/ledger.db", f->dir);
-    assert_int_equal(net_ledger_open(&f->ledger, path, f->manifest.run_id, f->owner.id, false, &fresh, &why), ERR_OK);
+    assert_int_equal(
+        net_ledger_open(&f->ledger, path, f->manifest.run_id, f->owner.id, false, &fresh, &why),
+        ERR_OK);
     for (unsigned m = 0; m < MACHINES; m++) {
         uint8_t prev[32] = {0}, wire[NET_SEGMENT_BYTES_MAX];
         for (unsigned i = 0; i < SEGMENTS; i++) {
-            struct net_segment s = {.first_seq = i * COUNT, .count = COUNT, .step = i, .lag = COUNT + 3 * m,
-                                    .loss_f16 = zo_f16_from_double(1.5), .r_f16 = zo_f16_from_double(2)};
+            struct net_segment s = {.first_seq = i * COUNT,
+                                    .count = COUNT,
+                                    .step = i,
+                                    .lag = COUNT + 3 * m,
+                                    .loss_f16 = zo_f16_from_double(1.5),
+                                    .r_f16 = zo_f16_from_double(2)};
             for (unsigned c = 0; c < COUNT; c++)
-                s.codes[c] = (int8_t)(c % 11 == 5 ? ZO_CODE_VOID : (int)(c * 37 + i * 11 + m * 5) % 90 - 45);
+                s.codes[c] =
+                    (int8_t)(c % 11 == 5 ? ZO_CODE_VOID : (int)(c * 37 + i * 11 + m * 5) % 90 - 45);
             if (i > 0)
                 memcpy(s.prev, prev, sizeof s.prev);
             net_segment_sign(&s, &f->manifest.net, &f->machine[m], prev);
             net_segment_id(prev, &s, f->manifest.run_id, f->machine[m].id, prev);
             const size_t n = net_segment_write(wire, &s);
-            assert_int_equal(net_ledger_append(f->ledger, f->machine[m].id, s.first_seq, wire, n, false, 1000 * i), ERR_OK);
+            assert_int_equal(net_ledger_append(f->ledger, f->machine[m].id, s.first_seq, wire, n,
+                                               false, 1000 * i),
+                             ERR_OK);
         }
     }
     assert_int_equal(net_ledger_flush(f->ledger), ERR_OK);
@@ -74,7 +83,8 @@ static void make_feeds(struct fixture *f)
 
 static struct peer_engine opened(const struct fixture *f, const char *kernels, size_t threads)
 {
-    const struct peer_engine_options o = {.model_dir = MODEL, .kernels = kernels, .threads = threads};
+    const struct peer_engine_options o = {
+        .model_dir = MODEL, .kernels = kernels, .threads = threads};
     struct peer_engine e;
     struct err_why why = {{0}};
     if (peer_engine_open(&e, &f->manifest, &o, &why) != ERR_OK)
@@ -133,7 +143,8 @@ static struct net_gossip *gossip_of(const struct fixture *f)
     return g;
 }
 
-static uint64_t ledger_digest(const struct fixture *f, const char *kernels, size_t threads, struct peer_loaded *loaded)
+static uint64_t ledger_digest(const struct fixture *f, const char *kernels, size_t threads,
+                              struct peer_loaded *loaded)
 {
     struct peer_engine e = opened(f, kernels, threads);
     struct net_gossip *g = gossip_of(f);
@@ -173,7 +184,8 @@ static void order_and_batches_do_not_matter(void **state)
         struct net_segment s;
         uint8_t counts[LIMIT_SEGMENT_COUNT], id[32];
         assert_int_equal(peer_folds_init(&folds, batch), ERR_OK);
-        assert_int_equal(peer_load_ledger(g, f->ledger, &f->manifest, NULL, NULL, NULL, &loaded, &why), ERR_OK);
+        assert_int_equal(
+            peer_load_ledger(g, f->ledger, &f->manifest, NULL, NULL, NULL, &loaded, &why), ERR_OK);
         for (unsigned i = SEGMENTS; i-- > 0;)
             for (unsigned m = 0; m < MACHINES; m++)
                 for (int turn = 0; turn < 3; turn++) {
@@ -202,14 +214,16 @@ static void an_exported_ledger_is_the_same(void **state)
     assert_int_equal(net_ledger_export(f->ledger, path, &why), ERR_OK);
     struct peer_engine e = opened(f, NULL, 2);
     struct net_gossip *g = gossip_of(f);
-    assert_int_equal(peer_load_portable(g, path, &f->manifest, &e, NULL, NULL, &portable, &why), ERR_OK);
+    assert_int_equal(peer_load_portable(g, path, &f->manifest, &e, NULL, NULL, &portable, &why),
+                     ERR_OK);
     assert_true(digest_of(&e) == want);
     assert_int_equal(portable.records, loaded.records);
     net_gossip_free(g);
     g = gossip_of(f);
     struct peer_manifest other = f->manifest;
     other.run_id[0] ^= 1;
-    assert_int_not_equal(peer_load_portable(g, path, &other, NULL, NULL, NULL, &portable, &why), ERR_OK);
+    assert_int_not_equal(peer_load_portable(g, path, &other, NULL, NULL, NULL, &portable, &why),
+                         ERR_OK);
     assert_true(why.text[0] != '\0');
     net_gossip_free(g);
     peer_engine_close(&e);
@@ -221,7 +235,8 @@ static void a_retraction_takes_records_out_exactly(void **state)
     struct peer_loaded loaded;
     uint8_t frame[NET_CONTROL_BYTES_MAX];
     for (unsigned m = 0; m < MACHINES; m++) {
-        const size_t n = net_control_retract(frame, &f->manifest.net, &f->owner, f->machine[m].id, m == 0 ? COUNT + 5 : 0);
+        const size_t n = net_control_retract(frame, &f->manifest.net, &f->owner, f->machine[m].id,
+                                             m == 0 ? COUNT + 5 : 0);
         assert_int_equal(net_ledger_control(f->ledger, frame, n), ERR_OK);
     }
     assert_true(ledger_digest(f, NULL, 2, &loaded) != f->base_digest);
@@ -290,9 +305,14 @@ static void wrong_tensors_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_ledger_has_one_digest),        cmocka_unit_test(order_and_batches_do_not_matter),
-        cmocka_unit_test(an_exported_ledger_is_the_same), cmocka_unit_test(evaluation_counts_and_stops),
-        cmocka_unit_test(wrong_tensors_are_named),        cmocka_unit_test(a_retraction_takes_records_out_exactly),
+        cmocka_unit_test(a_ledger_has_one_digest),
+        cmocka_unit_test(order_and_batches_do_not_matter),
+        cmocka_unit_test(an_exported_ledger_is_the_same),
+        cmocka_unit_test(evaluation_counts_and_stops),
+        cmocka_unit_test(wrong_tensors_are_named),
+        cmocka_unit_test(a_retraction_takes_records_out_exactly),
     };
-    return net_start() == ERR_OK ? cmocka_run_group_tests_name("peer/engine", tests, set_up, tear_down) : 1;
+    return net_start() == ERR_OK
+               ? cmocka_run_group_tests_name("peer/engine", tests, set_up, tear_down)
+               : 1;
 }

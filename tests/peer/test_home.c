@@ -109,7 +109,8 @@ static void identities_last(void **state)
         net_identity_release(&i);
     }
     assert_int_equal(access(peer_home_path(&h, "identity.old-2", path), F_OK), 0);
-    assert_int_equal(net_identity_load(&i, peer_home_path(&h, "identity.old-1", path), &why), ERR_OK);
+    assert_int_equal(net_identity_load(&i, peer_home_path(&h, "identity.old-1", path), &why),
+                     ERR_OK);
     assert_memory_equal(first, i.id, 32);
     net_identity_release(&i);
 }
@@ -125,7 +126,8 @@ static void settings_last(void **state)
     assert_int_equal(peer_home_set(&h, "data", "/d", &why), ERR_OK);
     peer_home_get(&h, "model", out);
     assert_string_equal(out, "/m \"quoted\"");
-    const int fd = open(peer_home_path(&h, "settings.json", path), O_WRONLY | O_TRUNC); /* power loss */
+    const int fd =
+        open(peer_home_path(&h, "settings.json", path), O_WRONLY | O_TRUNC); /* power loss */
     assert_true(fd >= 0);
     close(fd);
     peer_home_get(&h, "data", out);
@@ -244,10 +246,13 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_DIR(the_folder_is_found), WITH_DIR(one_process_at_a_time),
-        WITH_DIR(identities_last),     WITH_DIR(settings_last),
+        WITH_DIR(the_folder_is_found),
+        WITH_DIR(one_process_at_a_time),
+        WITH_DIR(identities_last),
+        WITH_DIR(settings_last),
         WITH_DIR(a_full_disk_is_an_error_not_a_loss),
-        cmocka_unit_test(invites_round_trip), cmocka_unit_test(bad_invites_are_refused),
+        cmocka_unit_test(invites_round_trip),
+        cmocka_unit_test(bad_invites_are_refused),
     };
     return net_start() == ERR_OK ? cmocka_run_group_tests_name("peer/home", tests, NULL, NULL) : 1;
 }

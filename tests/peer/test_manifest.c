@@ -13,13 +13,16 @@
 
 #define KNOTS "\"knots\":[[0,1000],[50,0]]"
 #define OWNER "\"owner\":\"0802c03538e42a12101eba6342cb6b1292ad87b05540e0a5d888b10546728408\""
-#define TENSORS                                                                                                       \
-    "\"tensors\":[{\"name\":\"b.w\",\"shape\":[5,7],\"bits\":32,\"e\":26},{\"name\":\"Z\",\"shape\":[],\"bits\":64,\"e\":55}]"
+#define TENSORS                                                                             \
+    "\"tensors\":[{\"name\":\"b.w\",\"shape\":[5,7],\"bits\":32,\"e\":26},{\"name\":\"Z\"," \
+    "\"shape\":[],\"bits\":64,\"e\":55}]"
 #define HASH64 "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-#define MODEL "\"model\":{\"files\":[{\"name\":\"config.json\",\"bytes\":10,\"chunks\":[\"" HASH64 "\"]}]}"
+#define MODEL \
+    "\"model\":{\"files\":[{\"name\":\"config.json\",\"bytes\":10,\"chunks\":[\"" HASH64 "\"]}]}"
 #define DATA "\"data\":{\"name\":\"d.jsonl\",\"bytes\":5,\"digest\":\"" HASH64 "\"}"
-static const char whole[] = "{\"arith\":1,\"direction\":\"rank1\",\"n0\":16,\"steps\":100,\"share_65536\":32768,\"burst\":4," KNOTS
-                            "," OWNER "," TENSORS "," MODEL "," DATA "}";
+static const char whole[] =
+    "{\"arith\":1,\"direction\":\"rank1\",\"n0\":16,\"steps\":100,\"share_65536\":32768,\"burst\":"
+    "4," KNOTS "," OWNER "," TENSORS "," MODEL "," DATA "}";
 
 /* `whole` with the first `from` replaced by `to`. */
 static char *changed(const char *from, const char *to)
@@ -36,7 +39,9 @@ static char *changed(const char *from, const char *to)
 static void run_id_is_the_hash_of_the_bytes(void **state)
 {
     /* python3: hashlib.blake2b(whole, digest_size=32), and of whole + b"\n" */
-    static const char *const want[] = {"bde31245b38ed942b5d7f767608f7c7e82aa8abdd30ea08b200d4434be0da81a", "e6b2975d62bc0d2bc02cfaeee6abae03bc657e1455d475a463d952459503234c"};
+    static const char *const want[] = {
+        "bde31245b38ed942b5d7f767608f7c7e82aa8abdd30ea08b200d4434be0da81a",
+        "e6b2975d62bc0d2bc02cfaeee6abae03bc657e1455d475a463d952459503234c"};
     char text[sizeof whole + 1], hex[65];
     (void)state;
     (void)snprintf(text, sizeof text, "%s\n", whole);
@@ -83,7 +88,8 @@ static void one_sided_segments_are_whole_groups(void **state)
 {
     struct peer_manifest m;
     struct err_why why = {{0}};
-    char *text = changed("\"burst\":4,", "\"burst\":4,\"sides\":1,\"K\":7,\"segment_max\":1024,\"pace\":\"sync\",");
+    char *text = changed("\"burst\":4,",
+                         "\"burst\":4,\"sides\":1,\"K\":7,\"segment_max\":1024,\"pace\":\"sync\",");
     (void)state;
     assert_int_equal(peer_manifest_parse(&m, text, strlen(text), &why), ERR_OK);
     assert_int_equal(m.segment_max, 1022); /* 146 groups of 7: 1024 is the wire's limit */
@@ -259,7 +265,10 @@ static void save_and_load(void **state)
 static void hashes_are_blake2b_of_4_mib_chunks(void **state)
 {
     /* python3: b = bytes(i * 7 % 251 for i in range(4194304 + 5)); blake2b of b[:4194304], of b[4194304:], of b */
-    static const char *const want[] = {"7d1bc2ac5cc35bb0bc252e16629a0597da0226bdc33b86db01caff4109b36e14", "6acfc9ddce15dd3d2d2c92f40c1baf92dc25cc3e581b875015b62296eeb8ddd8", "7103a103de0be47f823559d99d222870e0814839e8cc8ab8d9808f3516b32c6e"};
+    static const char *const want[] = {
+        "7d1bc2ac5cc35bb0bc252e16629a0597da0226bdc33b86db01caff4109b36e14",
+        "6acfc9ddce15dd3d2d2c92f40c1baf92dc25cc3e581b875015b62296eeb8ddd8",
+        "7103a103de0be47f823559d99d222870e0814839e8cc8ab8d9808f3516b32c6e"};
     const size_t n = PEER_CHUNK_BYTES + 5;
     char path[256], hex[65];
     struct peer_file f = {0};
@@ -310,7 +319,8 @@ static void a_wrong_model_is_named(void **state)
     assert_int_equal(access(cache, R_OK), 0);
     assert_int_equal(peer_manifest_check_model(&m, dir, cache, &why), ERR_OK);
     write_text(path, "First file"); /* same size: only the hash tells */
-    assert_int_equal(peer_manifest_check_model(&m, dir, cache, &why), ERR_FORMAT); /* the cache knows another inode */
+    assert_int_equal(peer_manifest_check_model(&m, dir, cache, &why),
+                     ERR_FORMAT); /* the cache knows another inode */
     assert_non_null(strstr(why.text, "/one"));
     assert_non_null(strstr(why.text, "offset 0"));
     write_text(path, "first files");
@@ -357,5 +367,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(hashes_are_blake2b_of_4_mib_chunks, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_wrong_model_is_named, make_dir, remove_dir),
     };
-    return net_start() == ERR_OK ? cmocka_run_group_tests_name("peer/manifest", tests, NULL, NULL) : 1;
+    return net_start() == ERR_OK ? cmocka_run_group_tests_name("peer/manifest", tests, NULL, NULL)
+                                 : 1;
 }

@@ -55,7 +55,8 @@ static const struct peer_command command = {
 };
 
 /* Parses a NULL-terminated list of arguments. */
-static enum err parse(struct values *v, const char **args, size_t *n, struct err_why *why, char *const *argv)
+static enum err parse(struct values *v, const char **args, size_t *n, struct err_why *why,
+                      char *const *argv)
 {
     int argc = 0;
     while (argv[argc])
@@ -73,8 +74,9 @@ static void every_form(void **state)
     size_t n = 0;
     (void)state;
     assert_int_equal(parse(&v, args, &n, &why,
-                           ARGV("--flag", "a.txt", "--text", "hi there", "--choice=green", "--small", "9", "--ratio=0.25",
-                                "--many", "x", "--many=y", "--json", "--home", "/h", "--", "--flag")),
+                           ARGV("--flag", "a.txt", "--text", "hi there", "--choice=green",
+                                "--small", "9", "--ratio=0.25", "--many", "x", "--many=y", "--json",
+                                "--home", "/h", "--", "--flag")),
                      ERR_OK);
     assert_true(v.flag && v.common.json && !v.common.help);
     assert_string_equal(v.common.home, "/h");
@@ -87,7 +89,8 @@ static void every_form(void **state)
     assert_string_equal(v.many.items[1], "y");
     assert_int_equal(n, 2);
     assert_string_equal(args[1], "--flag"); /* after -- everything is an argument */
-    assert_int_equal(parse(&v, args, &n, &why, ARGV("--count", "9223372036854775807", "f")), ERR_OK);
+    assert_int_equal(parse(&v, args, &n, &why, ARGV("--count", "9223372036854775807", "f")),
+                     ERR_OK);
     assert_true(v.count == INT64_MAX);
 }
 
@@ -174,7 +177,8 @@ static void exit_codes(void **state)
 /* The help and the man page name every option, the common ones too. */
 static void help_and_man_are_complete(void **state)
 {
-    static const char *const names[] = {"flag", "text", "choice", "count", "small", "ratio", "many", "json", "home", "help"};
+    static const char *const names[] = {"flag",  "text", "choice", "count", "small",
+                                        "ratio", "many", "json",   "home",  "help"};
     (void)state;
     for (int man = 0; man < 2; man++) {
         char *text = NULL;
@@ -193,7 +197,8 @@ static void help_and_man_are_complete(void **state)
                 fail_msg("no %s in:\n%s", want, text);
         }
         assert_non_null(strstr(text, "paint a file"));
-        for (const char *line = text; !man && *line;) { /* nobody's terminal is asked for more than 96 columns */
+        for (const char *line = text;
+             !man && *line;) { /* nobody's terminal is asked for more than 96 columns */
             const size_t columns = strcspn(line, "\n");
             assert_true(columns <= 96);
             line += columns + (line[columns] == '\n');
@@ -205,9 +210,12 @@ static void help_and_man_are_complete(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_form),         cmocka_unit_test(help_needs_no_arguments),
-        cmocka_unit_test(refusals_name_the_option), cmocka_unit_test(a_list_is_bounded),
-        cmocka_unit_test(exit_codes),         cmocka_unit_test(help_and_man_are_complete),
+        cmocka_unit_test(every_form),
+        cmocka_unit_test(help_needs_no_arguments),
+        cmocka_unit_test(refusals_name_the_option),
+        cmocka_unit_test(a_list_is_bounded),
+        cmocka_unit_test(exit_codes),
+        cmocka_unit_test(help_and_man_are_complete),
     };
     return cmocka_run_group_tests_name("peer/options", tests, NULL, NULL);
 }

@@ -63,7 +63,8 @@ static void curves_follow_their_formula(void **state)
             const double share = c == 0 ? (1 + cos(acos(-1.0) * p)) / 2 : left / (0.5 + 0.5 * left);
             const double off = fabs((double)zo_lambda(&r, s) - share * (double)Y_RANK1);
             if (off > 1e-3 * (double)Y_RANK1)
-                fail_msg("%s at step %d is off by %g of the peak", names[c], (int)s, off / (double)Y_RANK1);
+                fail_msg("%s at step %d is off by %g of the peak", names[c], (int)s,
+                         off / (double)Y_RANK1);
         }
         assert_true(r.knots[r.n_knots - 1].step == 1000 && r.knots[r.n_knots - 1].y == 0);
     }
@@ -81,7 +82,8 @@ static void short_runs_keep_knots_increasing(void **state)
                 assert_int_equal(peer_plan_knots(&r, names[c], 1.5, warmup, &why), ERR_OK);
                 assert_true(r.n_knots >= 1 && r.n_knots <= LIMIT_KNOTS && r.knots[0].step == 0);
                 for (uint32_t i = 1; i < r.n_knots; i++)
-                    assert_true(r.knots[i].step > r.knots[i - 1].step && r.knots[i].y < (uint64_t)1 << 62);
+                    assert_true(r.knots[i].step > r.knots[i - 1].step && r.knots[i].y < (uint64_t)1
+                                                                                            << 62);
             }
 }
 
@@ -122,16 +124,19 @@ static void small_steps_get_more_bits(void **state)
     struct zo_tensor t = {.n_dims = 2, .dims = {4, 4}};
     uint64_t coef = 0;
     (void)state;
-    assert_int_equal(peer_plan_tensor(&t, &coef, 0, Y_RANK1), ERR_OK); /* all zeros: room as if for 0.25 */
+    assert_int_equal(peer_plan_tensor(&t, &coef, 0, Y_RANK1),
+                     ERR_OK); /* all zeros: room as if for 0.25 */
     assert_int_equal(t.bits, 32);
     assert_int_equal(t.e, 29);
-    assert_int_equal(peer_plan_tensor(&t, &coef, 0.001, (uint64_t)1 << 36), ERR_OK); /* 2^36 2^32 >> (94 - e) */
+    assert_int_equal(peer_plan_tensor(&t, &coef, 0.001, (uint64_t)1 << 36),
+                     ERR_OK); /* 2^36 2^32 >> (94 - e) */
     assert_int_equal(t.bits, 32);
     assert_true(coef >= PEER_COEF_AIM && t.e > 29);
     assert_int_equal(peer_plan_tensor(&t, &coef, 3, (uint64_t)1 << 30), ERR_OK);
     assert_int_equal(t.bits, 64);
     assert_true(coef >= PEER_COEF_AIM);
-    assert_int_equal(peer_plan_tensor(&t, &coef, 0.1, 0), ERR_OK); /* lr 0 is a control: no reason for 64 bits */
+    assert_int_equal(peer_plan_tensor(&t, &coef, 0.1, 0),
+                     ERR_OK); /* lr 0 is a control: no reason for 64 bits */
     assert_int_equal(t.bits, 32);
     assert_int_equal(coef, 0);
     assert_int_equal(peer_plan_tensor(&t, &coef, 0x1p60, Y_RANK1), ERR_RANGE);
@@ -148,10 +153,14 @@ static void rules_of_thumb(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_constant_rate_is_one_knot),  cmocka_unit_test(warm_up_rises_to_the_rate),
-        cmocka_unit_test(curves_follow_their_formula),  cmocka_unit_test(short_runs_keep_knots_increasing),
-        cmocka_unit_test(impossible_rates_are_refused), cmocka_unit_test(scales_keep_the_headroom),
-        cmocka_unit_test(small_steps_get_more_bits),    cmocka_unit_test(rules_of_thumb),
+        cmocka_unit_test(a_constant_rate_is_one_knot),
+        cmocka_unit_test(warm_up_rises_to_the_rate),
+        cmocka_unit_test(curves_follow_their_formula),
+        cmocka_unit_test(short_runs_keep_knots_increasing),
+        cmocka_unit_test(impossible_rates_are_refused),
+        cmocka_unit_test(scales_keep_the_headroom),
+        cmocka_unit_test(small_steps_get_more_bits),
+        cmocka_unit_test(rules_of_thumb),
     };
     return cmocka_run_group_tests_name("peer/plan", tests, NULL, NULL);
 }
