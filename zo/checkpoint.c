@@ -537,7 +537,7 @@ static enum err body_write(FILE *f, const char *path, const struct zo_ckpt_sourc
                            size_t n, enum zo_dtype dtype, struct err_why *why)
 {
     float *values = malloc(CHUNK * sizeof *values);
-    uint8_t *bytes = malloc(CHUNK * sizeof *values);
+    uint8_t *bytes = malloc(4 * CHUNK);
     enum err e = values && bytes ? ERR_OK : err_set(why, ERR_NOMEM, "out of memory");
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
         const uint64_t total = source_elements(&tensors[i]);

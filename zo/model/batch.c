@@ -129,8 +129,10 @@ static size_t chunk_rows(struct rows *rows, size_t n_passes)
     for (size_t p = 0; p < n_passes; p++)
         for (size_t at = rows->pass0[p]; at < rows->pass0[p + 1]; at += CHUNK_ROWS) {
             const size_t left = rows->pass0[p + 1] - at;
-            rows->chunks[n++] =
-                (struct chunk){.pass = p, .row0 = at, .n = left < CHUNK_ROWS ? left : CHUNK_ROWS};
+            struct chunk *c = &rows->chunks[n++];
+            c->pass = p;
+            c->row0 = at;
+            c->n = left < CHUNK_ROWS ? left : CHUNK_ROWS;
         }
     return n;
 }

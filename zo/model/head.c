@@ -137,10 +137,11 @@ static double target_nats(const struct batch *b, size_t t)
 {
     const float *max = b->block_max + t * b->n_blocks;
     const double *sum = b->block_sum + t * b->n_blocks;
-    double top = -INFINITY, total = 0.0;
-    for (size_t i = 0; i < b->n_blocks; i++)
+    double top = (double)max[0];
+    for (size_t i = 1; i < b->n_blocks; i++)
         top = (double)max[i] > top ? (double)max[i] : top;
-    for (size_t i = 0; i < b->n_blocks; i++)
+    double total = sum[0] * exp((double)max[0] - top);
+    for (size_t i = 1; i < b->n_blocks; i++)
         total += sum[i] * exp((double)max[i] - top);
     return log(total) + top - (double)b->target_logit[t];
 }
