@@ -72,6 +72,9 @@ static enum err entry_parse(struct entry *e, const char *path, const char *name,
     if (strlen(name) > LIMIT_NAME_BYTES)
         return err_set(why, ERR_FORMAT, "%s: a tensor's name is longer than %d bytes", path,
                        LIMIT_NAME_BYTES);
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127) /* it would reach the user's terminal */
+            return err_set(why, ERR_FORMAT, "%s: a tensor's name holds a control character", path);
     memcpy(e->t.name, name, strlen(name) + 1);
     if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(at) ||
         json_array_size(at) != 2)

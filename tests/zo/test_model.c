@@ -2,6 +2,7 @@
  * each architecture in tests/vectors/models (made by tests/check_models.py), every kernel variant,
  * both memory modes, several threads. With arguments: checks these folders instead, and says which
  * failed. */
+#include <onebyte/zo/direction.h>
 #include <onebyte/zo/model.h>
 #include <onebyte/zo/tokenizer.h>
 
@@ -568,6 +569,71 @@ static void refresh_follows_the_state(void **state)
     free(rules.tensors);
 }
 
+/* Only some tensors trained: the others keep the checkpoint's values.  And the definition itself: a pass along z equals a
+ * plain pass over a state to which eps z was added. */
+static void a_direction_is_what_adding_it_would_be(const char *dir, enum zo_direction kind,
+                                                   bool subset)
+{
+    struct zo_model *m;
+    struct zo_rules rules;
+    struct zo_state *s;
+    struct zo_loss inside, plain, added;
+    uint32_t ids[8] = {5, 9, 13, 9, 60, 7, 5, 11}, kept = 0;
+    uint8_t counted[8] = {0, 1, 1, 0, 1, 1, 1, 1};
+    struct zo_seq seq = {.n = 8, .ids = ids, .counted = counted};
+    const struct zo_example e = {.n_seqs = 1, .seqs = &seq, .label = -1};
+    struct zo_pass p = {.example = &e, .key = {77, 88}, .seq = 1234567890123};
+    const struct zo_kernels *k = zo_kernels_pick(NULL);
+    assert_int_equal(zo_model_open(&m, dir, NULL), ERR_OK);
+    rules_make(&rules, m);
+    rules.direction = kind;
+    for (uint32_t i = 0; i < rules.n_tensors; i++)
+        if (!subset || i % 3 == 1)
+            rules.tensors[kept++] = rules.tensors[i];
+    rules.n_tensors = kept;
+    assert_int_equal(zo_state_new(&s, &rules, (const uint32_t[2]){1, 2}), ERR_OK);
+    assert_int_equal(zo_model_load_state(m, s, NULL, NULL), ERR_OK);
+    assert_int_equal(zo_model_bind(m, s, ZO_MEMORY_LEAN, NULL), ERR_OK);
+    assert_int_equal(zo_model_losses(m, &p, 1, &plain, k, NULL), ERR_OK);
+    p.eps = 0.03f;
+    assert_int_equal(zo_model_losses(m, &p, 1, &inside, k, NULL), ERR_OK);
+    for (uint32_t t = 0; t < rules.n_tensors; t++) {
+        const uint64_t n = zo_tensor_elements(&rules.tensors[t]);
+        float *z = calloc(n, sizeof *z);
+        zo_direction_rows_f32(z, &rules, t, p.key, p.seq, 0, zo_tensor_rows(&rules.tensors[t]),
+                              1.0f, false, k);
+        for (uint64_t i = 0; i < n; i++) {
+            const double step = ldexp(0.03 * (double)z[i], (int)rules.tensors[t].e);
+            if (rules.tensors[t].bits == 32)
+                ((int32_t *)s->m[t])[i] += (int32_t)lround(step);
+            else
+                ((int64_t *)s->m[t])[i] += llround(step);
+        }
+        free(z);
+    }
+    p.eps = 0.0f;
+    assert_int_equal(zo_model_losses(m, &p, 1, &added, k, NULL), ERR_OK);
+    if (!(fabs(inside.loss - added.loss) < 1e-5) || !(fabs(inside.loss - plain.loss) > 1e-3))
+        fail_msg("%s: %.7f inside, %.7f added, %.7f plain", dir, inside.loss, added.loss,
+                 plain.loss);
+    zo_model_free(m);
+    zo_state_free(s);
+    free(rules.tensors);
+}
+
+static void directions_inside_equal_directions_added(void **state)
+{
+    static const char *const dirs[] = {"tests/vectors/models/llama3", "tests/vectors/models/gpt2",
+                                       "tests/vectors/models/gemma3",
+                                       "tests/vectors/models/opt_350m"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
+        for (int kind = ZO_RANK1; kind <= ZO_GAUSSIAN; kind++) {
+            a_direction_is_what_adding_it_would_be(dirs[i], (enum zo_direction)kind, false);
+            a_direction_is_what_adding_it_would_be(dirs[i], (enum zo_direction)kind, true);
+        }
+}
+
 static void blas_core_is_chosen_again(void **state)
 {
     struct err_why why = {""};
@@ -611,6 +677,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_passes_are_refused),
         cmocka_unit_test(runaway_and_foreign_states),
         cmocka_unit_test(refresh_follows_the_state),
+        cmocka_unit_test(directions_inside_equal_directions_added),
     };
     int bad = 0;
     for (int i = 1; i < argc; i++)
