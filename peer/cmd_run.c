@@ -17,7 +17,7 @@ struct values {
     struct peer_list connect;
     uint64_t batch, segment;
     double seal, linger, drain;
-    bool relay;
+    bool relay, paused;
 };
 
 /* Everything a peer needs from the disk. */
@@ -208,7 +208,7 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
             .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
-            .memory = v->flags.memory,
+            .memory = v->flags.memory, .paused = v->paused,
         };
         json_decref(*status);
         *status = NULL;
@@ -257,6 +257,7 @@ static const struct peer_option options[] = {
     {"connect", PEER_LIST, AT(connect), "HOST:PORT", "a peer to join by; may be given many times; retried for ever", 0, 0},
     {"data", PEER_TEXT, AT(data), "FILE", "JSONL examples to learn from (default: as in the last run; none: relay only)", 0, 0},
     {"relay", PEER_FLAG, AT(relay), NULL, "measure nothing: only fold, store and pass on what others send", 0, 0},
+    {"paused", PEER_FLAG, AT(paused), NULL, "measure only after `onebyte resume`", 0, 0},
     PEER_FLAG_ROWS(struct values, flags, "folder of the base model (default: as in the last run, or fetched from peers)"),
     {"batch", PEER_U64, AT(batch), "N", "examples per measuring call (default: grows until a call takes 0.2 s)", 1, 65536},
     {"segment", PEER_U64, AT(segment), "N", "records per segment (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},

@@ -217,7 +217,8 @@ static void fold_ready(struct peer_compute *c)
     }
     flush(c);
     c->n_pending -= c->n_ready;
-    memmove(c->pending, c->pending + c->n_ready, c->n_pending * sizeof *c->pending);
+    for (size_t i = 0; i < c->n_pending; i++)
+        c->pending[i] = c->pending[i + c->n_ready];
     c->n_ready = 0;
     rate_add(&c->folded, (double)(c->folds.records > before ? c->folds.records - before : 0), now_s());
 

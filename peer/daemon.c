@@ -239,6 +239,7 @@ static enum err start_compute(struct daemon *d, struct err_why *why)
 static enum err start(struct daemon *d, struct err_why *why)
 {
     d->held_tail = &d->held;
+    d->paused = d->o.paused;
     d->signals = -1;
     d->started_ns = daemon_now();
     peer_donor_init(&d->donor, d->m, d->o.model_dir);

@@ -29,6 +29,7 @@ struct peer_daemon_options {
     double seal_s;                          /* 0: the manifest's */
     double linger_s;                        /* quiet time before leaving at the last step */
     double drain_s;                         /* and the longest wait for neighbours */
+    bool paused;                            /* at start */
     const char *memory;                     /* "lean" or "fast", for status */
 };
 
