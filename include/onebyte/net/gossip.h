@@ -110,6 +110,8 @@ uint64_t net_gossip_next_tick(const struct net_gossip *g); /* ns at which tick w
  * does not fit or is not valid: drop it and the rest of that machine's from the ledger; the network repairs. */
 NODISCARD enum err net_gossip_load(struct net_gossip *g, const uint8_t machine[32],
                                    const uint8_t *wire, size_t n);
+/* ERR_RANGE: nothing new; ERR_AGAIN: a fork proof whose predecessor is not loaded yet (load controls, then segments, then
+ * controls again); ERR_PROTO: damaged. */
 NODISCARD enum err net_gossip_load_control(struct net_gossip *g, const uint8_t *frame, size_t n);
 /* Our own new segment.  ERR_PROTO: not the valid successor of what we hold. */
 NODISCARD enum err net_gossip_own(struct net_gossip *g, const uint8_t *wire, size_t n,
