@@ -47,14 +47,14 @@ static enum err continue_greedily(struct peer_engine *e, uint32_t *ids, size_t *
                                   const json_t *eos)
 {
     const uint32_t vocab = zo_model_vocab(e->model), context = zo_model_context(e->model);
-    float *logits = malloc((size_t)context * vocab * sizeof *logits);
+    float *logits = malloc(vocab * sizeof *logits);
     enum err code = logits ? ERR_OK : ERR_NOMEM;
     for (uint64_t made = 0; made < want && code == ERR_OK; made++) {
         const size_t window = *n < context ? *n : context;
-        code = zo_model_logits(e->model, ids + *n - window, window, logits, e->pool);
+        code = zo_model_next(e->model, ids + *n - window, window, logits, e->pool);
         if (code != ERR_OK)
             break;
-        const uint32_t id = best_of(logits + (window - 1) * vocab, vocab);
+        const uint32_t id = best_of(logits, vocab);
         if (ends(eos, id))
             break;
         ids[(*n)++] = id;

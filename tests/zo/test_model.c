@@ -477,6 +477,15 @@ static void bad_passes_are_refused(void **state)
     assert_int_equal(zo_model_logits(m, ids, 4, logits, NULL), ERR_RANGE);
     ids[1] = 60;
     assert_int_equal(zo_model_logits(m, ids, 4, logits, NULL), ERR_OK);
+    float next[61];
+    assert_int_equal(zo_model_next(m, ids, 4, next, NULL), ERR_OK);
+    for (size_t i = 0; i < 61; i++)
+        assert_true(fabsf(next[i] - logits[3 * 61 + i]) < 1e-5f);
+    uint32_t full[33] = {0}; /* a whole context still has a next token */
+    assert_int_equal(zo_model_next(m, full, 32, next, NULL), ERR_OK);
+    assert_int_equal(zo_model_next(m, full, 33, next, NULL), ERR_RANGE);
+    full[2] = 61;
+    assert_int_equal(zo_model_next(m, full, 3, next, NULL), ERR_RANGE);
     assert_int_equal(zo_model_logits(m, ids, 0, logits, NULL), ERR_RANGE);
     assert_int_equal(zo_model_logits(m, ids, 33, logits, NULL), ERR_RANGE);
     seqs[0].n = 33;

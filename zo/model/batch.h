@@ -71,7 +71,7 @@ struct batch {
     float *x, *h, *qkv, *att, *ff, *dots;      /* body.n rows */
     float *hx, *hh, *target_logit, *block_max; /* head.n rows; block_max (head.n, n_blocks) */
     double *block_sum;
-    float *logits;  /* out of every_row; NULL otherwise */
+    float *logits;  /* where the head's logits go; NULL: into losses */
     float *scratch; /* n_workers of scratch_each floats */
     size_t scratch_each;
     void *arena;

@@ -365,3 +365,35 @@ enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, floa
     zo_head(m->batch);
     return ERR_OK;
 }
+
+/* A sequence with one more token, the only counted one: its row's logits are what is asked for. */
+enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float *out,
+                       struct zo_pool *pool)
+{
+    if (m->c.task != TASK_CAUSAL)
+        return ERR_UNSUPPORTED;
+    if (n == 0 || n > m->c.context)
+        return ERR_RANGE;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= m->c.vocab)
+            return ERR_RANGE;
+    uint32_t *longer = calloc(n + 1, sizeof *longer);
+    uint8_t *counted = calloc(n + 1, sizeof *counted);
+    enum err e = longer && counted ? ERR_OK : ERR_NOMEM;
+    if (e == ERR_OK) {
+        memcpy(longer, ids, n * sizeof *ids);
+        counted[n] = 1;
+        struct zo_seq seq = {.n = (uint32_t)n + 1, .ids = longer, .counted = counted};
+        const struct zo_example example = {.n_seqs = 1, .seqs = &seq, .label = -1};
+        const struct zo_pass pass = {.example = &example};
+        batch_start(m, NULL, pool, false, out);
+        e = zo_batch_plan(m->batch, &pass, 1);
+        if (e == ERR_OK) {
+            zo_forward(m->batch);
+            zo_head(m->batch);
+        }
+    }
+    free(longer);
+    free(counted);
+    return e;
+}

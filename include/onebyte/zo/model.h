@@ -72,6 +72,9 @@ NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *pas
  * gives one row of its labels' logits instead: out [labels].  ERR_RANGE: too long, or an id outside the vocabulary. */
 NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
+/* Logits of the token after ids alone, for generation: out [vocab].  ERR_UNSUPPORTED: not a causal model. */
+NODISCARD enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
+
 /* The BLAS in use, after the wrong-core fix: name of its core, for `doctor` and the log.  Call zo_blas_start once,
  * at program start, before any GEMM: it may re-execute nothing and sets BLAS to one thread per caller. */
 NODISCARD enum err zo_blas_start(struct err_why *why);
