@@ -103,18 +103,15 @@ static enum err shuffle_labels(const char *path, struct err_why *why)
         free(text);
         return err_set(why, ERR_NOMEM, "out of memory");
     }
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        json_t *o = json_loads(line, 0, NULL);
+    for (char *line = text, *end; *line; line = end + (*end != 0)) {
+        end = line + strcspn(line, "\n");
+        json_t *o = json_loadb(line, (size_t)(end - line), 0, NULL);
         const size_t truth = integer(o, "label") != 0;
         json_object_set_new(o, "label", json_integer((json_int_t)(seen[truth]++ & 1)));
-        char *s = json_dumps(o, JSON_COMPACT);
-        const size_t len = s ? strlen(s) : 0;
-        if (s && at + len + 1 < 2 * n) {
-            memcpy(out + at, s, len);
-            out[at + len] = '\n';
-            at += len + 1;
-        }
-        free(s);
+        char *made = json_dumps(o, JSON_COMPACT);
+        if (made && at + strlen(made) + 1 < 2 * n)
+            at += (size_t)snprintf(out + at, 2 * n - at, "%s\n", made);
+        free(made);
         json_decref(o);
     }
     const enum err e = peer_write_file(path, out, at, 0644, why);

@@ -180,7 +180,7 @@ static void pending_put(struct peer_compute *c, struct peer_msg_fold *m)
 {
     if (c->n_pending == c->pending_max) {
         const size_t n = c->pending_max ? 2 * c->pending_max : 64;
-        struct peer_msg_fold **p = realloc(c->pending, n * sizeof *p);
+        struct peer_msg_fold **p = realloc(c->pending, n * sizeof(struct peer_msg_fold *)); /* NOLINT(bugprone-sizeof-expression): pointers are meant */
         ENSURE(p != NULL);
         c->pending = p;
         c->pending_max = n;
@@ -570,8 +570,8 @@ static void compute_free(struct peer_compute *c)
     free(c);
 }
 
-enum err peer_compute_start(struct peer_compute **out, const struct peer_compute_options *o, struct peer_pipe *in,
-                            struct peer_pipe *pipe_out)
+enum err peer_compute_start(struct peer_compute **made, const struct peer_compute_options *o, struct peer_pipe *in,
+                            struct peer_pipe *out)
 {
     ENSURE(o->engine->state != NULL);
     struct peer_compute *c = calloc(1, sizeof *c);
@@ -579,7 +579,7 @@ enum err peer_compute_start(struct peer_compute **out, const struct peer_compute
         return ERR_NOMEM;
     c->o = *o;
     c->in = in;
-    c->out = pipe_out;
+    c->out = out;
     c->rules = &o->engine->manifest->rules;
     c->headroom = -1;
     c->batch = o->batch ? o->batch : 4;
@@ -596,7 +596,7 @@ enum err peer_compute_start(struct peer_compute **out, const struct peer_compute
         compute_free(c);
         return e;
     }
-    *out = c;
+    *made = c;
     return ERR_OK;
 }
 

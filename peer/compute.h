@@ -105,7 +105,7 @@ struct peer_compute_options {
 
 struct peer_compute;
 /* Starts the thread.  in: net -> compute, out: compute -> net; both outlive the actor. */
-NODISCARD enum err peer_compute_start(struct peer_compute **c, const struct peer_compute_options *o, struct peer_pipe *in,
+NODISCARD enum err peer_compute_start(struct peer_compute **made, const struct peer_compute_options *o, struct peer_pipe *in,
                                       struct peer_pipe *out);
 /* Sends STOP, lets a measuring call end, waits for the thread, frees the actor.  NULL is fine. */
 void peer_compute_stop(struct peer_compute *c);

@@ -49,40 +49,37 @@ enum err demo_spawn(pid_t *pid, const char *const *argv, const char *out, const 
     return ERR_OK;
 }
 
-/* The last line of a file that is a JSON object. */
-static json_t *last_object(const char *path)
+/* The last line of a file that begins with `first` (0: any), NUL-terminated; malloc'd, NULL: none. */
+static char *last_line(const char *path, char first)
 {
-    char *text = NULL;
-    size_t n = 0;
+    char *text = NULL, *last = NULL;
+    size_t n = 0, len = 0;
     struct err_why why;
-    json_t *o = NULL;
     if (peer_read_file(&text, &n, path, 16 << 20, &why) != ERR_OK)
         return NULL;
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-        if (line[0] == '{') {
-            json_decref(o);
-            o = json_loads(line, 0, NULL);
+    for (char *line = text, *end; *line; line = end + (*end != 0)) {
+        end = line + strcspn(line, "\n");
+        if (end > line && (!first || *line == first)) {
+            last = line;
+            len = (size_t)(end - line);
         }
+    }
+    char *out = last ? strndup(last, len) : NULL;
     free(text);
-    return o;
+    return out;
 }
 
-static void last_line(const char *path, char *out, size_t n)
+static json_t *last_object(const char *path)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    struct err_why why;
-    out[0] = 0;
-    if (peer_read_file(&text, &bytes, path, 16 << 20, &why) != ERR_OK)
-        return;
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-        snprintf(out, n, "%s", line);
-    free(text);
+    char *line = last_line(path, '{');
+    json_t *o = line ? json_loads(line, 0, NULL) : NULL;
+    free(line);
+    return o;
 }
 
 enum err demo_call(const char *const *argv, const char *dir, json_t **json, struct err_why *why)
 {
-    char out[PEER_PATH_BYTES + 16], log[PEER_PATH_BYTES + 16], line[400];
+    char out[PEER_PATH_BYTES + 16], log[PEER_PATH_BYTES + 16];
     pid_t pid;
     int status = 0;
     snprintf(out, sizeof out, "%s/call.out", dir);
@@ -93,8 +90,10 @@ enum err demo_call(const char *const *argv, const char *dir, json_t **json, stru
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        last_line(log, line, sizeof line);
-        return err_set(why, ERR_IO, "onebyte %s failed: %s", argv[0], line);
+        char *line = last_line(log, 0);
+        const enum err e = err_set(why, ERR_IO, "onebyte %s failed: %.400s", argv[0], line ? line : "it said nothing");
+        free(line);
+        return e;
     }
     *json = last_object(out);
     return *json ? ERR_OK : err_set(why, ERR_FORMAT, "onebyte %s printed no JSON object", argv[0]);
