@@ -35,7 +35,7 @@ def main():
         if path.split("/")[0] in ("zo", "net", "peer") and n_lines > FILE_LINES:
             found.append("%s: %d lines (at most %d)" % (path, n_lines, FILE_LINES))
         for i, line in enumerate(text.split("\n"), 1):
-            if re.search(BANNED, line):
+            if re.search(BANNED, line) and path.split("/")[0] not in ("tests", "bench"):
                 found.append("%s:%d: banned call: %s" % (path, i, line.strip()))
             if path.split("/")[0] == "zo" and re.search(r'#include [<"](onebyte/)?net/', line):
                 found.append("%s:%d: zo includes net" % (path, i))
