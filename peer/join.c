@@ -74,7 +74,9 @@ static void give_up_piece(struct join *j, struct donor *d)
 /* The donor gave something wrong or nothing: its link ends, and another (or the next dial) takes over. */
 static void refuse(struct join *j, struct donor *d, const char *reason, bool blame)
 {
-    peer_log(PEER_WARN, "donor", "reason=\"%s\"", reason);
+    char quoted[300];
+    peer_log_quote(quoted, sizeof quoted, reason);
+    peer_log(PEER_WARN, "donor", "reason=\"%s\"", quoted);
     give_up_piece(j, d);
     net_transport_close(j->t, d->link, blame);
     d->link = 0;
