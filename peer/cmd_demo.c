@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { VICTIM = 2, START_S = 60, POLL_MS = 500 };
+enum { VICTIM = 2, START_S = 60, POLL_MS = 250 };
 static const double late_at = 0.25, kill_at = 0.45, restart_at = 0.55; /* of the run's steps */
 static const double accuracy_wanted = 0.85, loss_fall_wanted = 0.15;   /* nats */
 

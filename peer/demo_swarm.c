@@ -102,7 +102,7 @@ enum err demo_call(const char *const *argv, const char *dir, json_t **json, stru
 enum err demo_peer_start(struct demo_peer *p, const char *manifest, const char *address, struct err_why *why)
 {
     const char *argv[16] = {"run", manifest, "--home", p->home, "--listen", "127.0.0.1:0", "--threads", "1", "--json",
-                            "--linger", "1.5", "--drain", "30"};
+                            "--linger", "2.5", "--drain", "30"};
     size_t n = 13;
     if (address) {
         argv[n++] = "--connect";
