@@ -60,8 +60,8 @@ def test_status_tells_what_it_should(folder, swarm):
     assert re.fullmatch("[0-9a-f]{16}", x["digest"]) and x["digest_verified"]
     assert x["bytes"]["sent"] > 0 and x["bytes"]["received"] > 0 and 1 < x["bytes"]["per_record"] < 1000
     assert 1 < x["bytes"]["segment_per_record"] < 20
-    peer = x["peers"][0]
-    assert peer["direction"] == "out" and peer["id"] == a.status()["machine_id"] and peer["last_seen_s"] >= 0
+    peer = x["peers"][0]  # either end's link may be the one that stays when both dialled
+    assert peer["direction"] in ("in", "out") and peer["id"] == a.status()["machine_id"] and peer["last_seen_s"] >= 0, peer
     text = good("status", "--home", b.home)
     for word in ("step", "digest", "contributing", "gradient", x["machine_id"][:8]):
         assert word in text, text
