@@ -84,6 +84,7 @@ def test_all_killed(folder, swarm):
     for p in (a, b):
         x = p.wait_status("to go on", lambda x, p=p: x["records"]["own"] > own[p.name])
     x = settle([a, b])
+    assert b.end() == 0  # what others sent is on disk now
     assert b.replay()["digest"] == x[0]["digest"]
 
 
