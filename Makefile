@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 DEBS := gcc make pkg-config libsodium-dev libzmq3-dev libopenblas-dev libcmocka-dev libsqlite3-dev libjansson-dev \
         libpcre2-dev libutf8proc-dev libncurses-dev libmicrohttpd-dev python3
-LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 libutf8proc ncursesw
+LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 libutf8proc ncursesw libmicrohttpd
 cflags-release := -O2 -g
 cflags-asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 cflags-tsan := -O1 -g -fsanitize=thread
@@ -141,11 +141,24 @@ $(B)/tidy/%.ok: %.c .clang-tidy
 $(B)/tidy/zo/kernels/avx2.ok: ISA := -mavx2 -mfma
 $(B)/tidy/zo/kernels/avx512.ok: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma
 
-install: all ## PREFIX=/usr/local, DESTDIR=
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/onebyte
-
 .PHONY: clean
 clean: ## removes build/
 	rm -rf build
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+# ---- packaging: man pages and completions come from the program's own option tables ----
+$(B)/peer/web.o: peer/dist/page.html
+install: all ## binary, man pages, completions, units, libonebyte: PREFIX=/usr/local, DESTDIR=
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) BINARY=$(BIN) sh peer/dist/install.sh
+	@if [ -e build/libonebyte.a ]; then PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) sh peer/dist/install_lib.sh "$(LIBS)"; fi
+lib: ## build/libonebyte.{a,so}: the core for other programs (include/onebyte/tune.h)
+	@$(MAKE) --no-print-directory -j2 MODE=pic libonebyte
+.PHONY: lib libonebyte deb
+cflags-pic := -O2 -g -fPIC -fvisibility=hidden
+libonebyte: $(call obj,$(ZO) $(NET) $(PEER))
+	@ld -r -o $(B)/onebyte.o $^ && objcopy --localize-hidden $(B)/onebyte.o
+	@rm -f build/libonebyte.a && ar rcs build/libonebyte.a $(B)/onebyte.o
+	@$(CC) -shared -Wl,-soname,libonebyte.so.1 -Wl,-z,defs -o build/libonebyte.so.1 $^ $(ALL_LIBS) && ln -sf libonebyte.so.1 build/libonebyte.so
+deb: all ## build/onebyte_VERSION_ARCH.deb
+	@BINARY=$(BIN) sh peer/dist/deb.sh

@@ -18,6 +18,9 @@ struct values {
     uint64_t batch, segment;
     double seal, linger, drain;
     bool relay, paused;
+    struct peer_host_limits host;
+    const char *battery, *hours;
+    uint64_t metrics;
 };
 
 /* Everything a peer needs from the disk. */
@@ -26,11 +29,13 @@ struct setup {
     struct peer_manifest manifest;
     struct peer_engine engine;
     struct zo_dataset *data;
+    struct peer_host_limits host;
     char model_dir[PEER_PATH_BYTES], data_path[PEER_PATH_BYTES], address[256];
     const char *connect[PEER_LIST_MAX + 1];
     size_t n_connect;
 };
 
+enum { METRICS_OFF = 65536 }; /* no port */
 enum { KEYS_MAX = 3 }; /* new keys in one start: more would be a bug or a disk that forgets */
 
 static void defaults(void *values)
@@ -38,6 +43,7 @@ static void defaults(void *values)
     struct values *v = values;
     v->linger = 2;
     v->drain = 60;
+    v->metrics = METRICS_OFF;
 }
 
 static bool is_file(const char *path)
@@ -168,6 +174,11 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
 {
     enum peer_level level = PEER_INFO;
     char log[PEER_PATH_BYTES];
+    s->host = v->host;
+    s->host.off_on_battery = v->battery && strcmp(v->battery, "never") == 0;
+    if (v->hours)
+        TRY(peer_host_hours(&s->host, v->hours, why));
+    TRY(peer_host_apply(&s->host, why));
     for (size_t i = 0; i < v->connect.n; i++)
         s->connect[s->n_connect++] = v->connect.items[i];
     TRY(peer_home_open(&s->home, v->common.home, true, why));
@@ -208,7 +219,8 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
             .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
-            .memory = v->flags.memory, .paused = v->paused,
+            .memory = v->flags.memory, .paused = v->paused, .host = &s->host,
+            .metrics = v->metrics == METRICS_OFF ? -1 : (int)v->metrics,
         };
         json_decref(*status);
         *status = NULL;
@@ -264,6 +276,14 @@ static const struct peer_option options[] = {
     {"seal", PEER_F64, AT(seal), "SECONDS", "send what was measured after this time at the latest (default: the manifest's)", 0.001, 3600},
     {"linger", PEER_F64, AT(linger), "SECONDS", "quiet time before leaving at the last step (default: 2)", 0, 86400},
     {"drain", PEER_F64, AT(drain), "SECONDS", "at most this long for neighbours to catch up at the end (default: 60)", 0, 86400},
+    {"nice", PEER_U64, AT(host.nice), "LEVEL", "give way to other programs: 1 to 19 (default: as started)", 1, 19},
+    {"max-memory", PEER_U64, AT(host.memory_mb), "MB", "the kernel refuses more; measuring calls shrink (default: no limit)", 64, 1e9},
+    {"max-upload", PEER_U64, AT(host.upload), "KB/S", "kilobytes a second sent to all peers together (default: no limit)", 16, 1e9},
+    {"max-download", PEER_U64, AT(host.download), "KB/S", "the same for what is received (default: no limit)", 16, 1e9},
+    {"only-idle", PEER_FLAG, AT(host.only_idle), NULL, "measure only while other programs leave this machine alone", 0, 0},
+    {"on-battery", PEER_CHOICE, AT(battery), "always|never", "measure on battery power (default: always)", 0, 0},
+    {"hours", PEER_TEXT, AT(hours), "FROM-TO", "measure only in these hours of the local day, such as 22-6 (default: all)", 0, 0},
+    {"metrics", PEER_U64, AT(metrics), "PORT", "status page and Prometheus metrics on http://127.0.0.1:PORT/ (default: off)", 0, 65535},
     {"log-level", PEER_CHOICE, AT(log_level), "error|warn|info|debug", "lines on stderr and in the home's log (default: info)", 0, 0},
     {"log-format", PEER_CHOICE, AT(log_format), "text|json", "key=value lines or JSON objects (default: text)", 0, 0},
 };

@@ -117,6 +117,19 @@ static void fish(FILE *out)
           out);
 }
 
+void peer_options_man_all(FILE *out)
+{
+    fprintf(out,
+            ".TH ONEBYTE 1 \"\" \"onebyte %s\" \"onebyte\"\n.SH NAME\nonebyte \\- fine\\-tune a language model "
+            "together; each gradient travels as one byte\n.SH SYNOPSIS\n.B onebyte\n.I COMMAND\n[options]\n.SH COMMANDS\n",
+            PEER_VERSION);
+    for (size_t i = 0; i < peer_commands_n; i++)
+        fprintf(out, ".TP\n.BR onebyte\\-%s (1)\n%s\n", peer_commands[i]->name, peer_commands[i]->summary);
+    fputs(".SH FILES\n.TP\n.I ~/.local/state/onebyte\nthe home of a peer, unless $ONEBYTE_HOME or \\-\\-home names another: "
+          "identity, manifest, ledger, log.\n.SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage.\n",
+          out);
+}
+
 enum err peer_options_completion(const char *shell, FILE *out, struct err_why *why)
 {
     if (strcmp(shell, "bash") == 0)

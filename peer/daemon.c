@@ -3,6 +3,7 @@
 #include "peer/log.h"
 #include <errno.h>
 #include <onebyte/base/bytes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,15 +237,24 @@ static enum err start_compute(struct daemon *d, struct err_why *why)
     return e == ERR_OK ? e : err_set(why, e, "the compute thread did not start: %s", err_str(e));
 }
 
+static json_t *web_status(void *ctx)
+{
+    return daemon_status(ctx);
+}
+
 static enum err start(struct daemon *d, struct err_why *why)
 {
     d->held_tail = &d->held;
     d->paused = d->o.paused;
+    if (d->o.host)
+        d->host.limits = *d->o.host;
     d->signals = -1;
     d->started_ns = daemon_now();
     peer_donor_init(&d->donor, d->m, d->o.model_dir);
     TRY(start_signals(d, why));
     TRY(peer_control_open(&d->control, d->o.home->dir, why));
+    if (d->o.metrics >= 0)
+        TRY(peer_web_open(&d->web, (uint16_t)d->o.metrics, web_status, d, why));
     TRY(open_ledger(d, why));
     log_damage(d);
     if (net_book_new(&d->book) != ERR_OK)
@@ -388,14 +398,49 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
     daemon_finish(d);
 }
 
+/* ns until what was sent and received is within --max-upload and --max-download again. */
+static uint64_t over_rate(struct daemon *d, uint64_t now)
+{
+    const struct peer_host_limits *l = &d->host.limits;
+    struct net_traffic t;
+    if (!l->upload && !l->download)
+        return 0;
+    net_transport_traffic(d->transport, &t);
+    const uint64_t up = peer_bucket_wait(&d->host.up, 1000 * l->upload, t.sent, now);
+    const uint64_t down = peer_bucket_wait(&d->host.down, 1000 * l->download, t.received, now);
+    return up > down ? up : down;
+}
+
+/* The network rests: nothing is read or sent, the owner is still heard.  Own segments wait with the compute actor.  Never so
+ * long that neighbours take us for dead (LIMIT_SILENCE_MS). */
+static void rest(struct daemon *d, uint64_t ns, const int *fds, size_t n_fds)
+{
+    struct pollfd p[2 + PEER_CONTROL_CLIENTS + 1 + 1];
+    const int ms = ns > NS / 10 ? 100 : (int)(ns / 1000000) + 1;
+    for (size_t i = 1; i < n_fds; i++) /* without the pipe, the first */
+        p[i - 1] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    (void)poll(p, n_fds - 1, ms);
+    take_signals(d);
+    take_requests(d);
+    daemon_answer_asks(d, false);
+    if (d->web)
+        peer_web_turn(d->web, daemon_now());
+}
+
 static void turn(struct daemon *d)
 {
-    int fds[2 + PEER_CONTROL_CLIENTS + 1];
+    int fds[2 + PEER_CONTROL_CLIENTS + 1 + 1];
     fds[0] = peer_pipe_fd(d->from_compute);
     fds[1] = d->signals;
-    const size_t n_fds = 2 + peer_control_fds(d->control, fds + 2);
+    size_t n_fds = 2 + peer_control_fds(d->control, fds + 2);
+    if (d->web)
+        fds[n_fds++] = peer_web_fd(d->web);
     struct net_event e;
-    const uint64_t before = daemon_now();
+    const uint64_t before = daemon_now(), debt = over_rate(d, before);
+    if (debt) {
+        rest(d, debt, fds, n_fds);
+        return;
+    }
     if (peer_pipe_bytes(d->to_compute) > DAEMON_PIPE_BYTES)
         usleep(2000); /* the compute actor is behind: so is the network, then */
     const enum err err = net_transport_poll(d->transport, &e, fds, n_fds, timeout_ms(d, before));
@@ -410,6 +455,8 @@ static void turn(struct daemon *d)
         quit(d, PEER_END_FAILED);
     }
     const uint64_t now = daemon_now();
+    if (d->web)
+        peer_web_turn(d->web, now);
     every_now_and_then(d, now);
     if (d->dirty && (err == ERR_AGAIN || now - d->marked_ns >= mark_every_ns))
         daemon_mark(d, false);
@@ -433,6 +480,7 @@ static void stop_all(struct daemon *d)
 
 static void release(struct daemon *d)
 {
+    peer_web_close(d->web);
     peer_control_close(d->control);
     net_ledger_close(d->ledger);
     net_gossip_free(d->gossip);

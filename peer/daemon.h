@@ -7,6 +7,7 @@
 #define PEER_DAEMON_H
 #include "peer/engine.h"
 #include "peer/home.h"
+#include "peer/host.h"
 #include "peer/manifest.h"
 #include <jansson.h>
 #include <onebyte/base/err.h>
@@ -30,6 +31,8 @@ struct peer_daemon_options {
     double linger_s;                        /* quiet time before leaving at the last step */
     double drain_s;                         /* and the longest wait for neighbours */
     bool paused;                            /* at start */
+    const struct peer_host_limits *host;    /* NULL: none */
+    int metrics;                            /* port of /metrics on loopback; 0: any free one; -1: off */
     const char *memory;                     /* "lean" or "fast", for status */
 };
 

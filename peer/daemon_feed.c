@@ -64,6 +64,9 @@ const char *daemon_hold(struct daemon *d)
     const uint64_t step = daemon_progress(d);
     if (d->paused)
         return "paused (onebyte resume goes on)";
+    const char *host = peer_host_hold(&d->host, daemon_now());
+    if (host)
+        return host;
     if (d->asking)
         return "asking the neighbours for this machine's own feed";
     if (d->disk_failed)

@@ -6,6 +6,7 @@
 #include "peer/daemon.h"
 #include "peer/join.h"
 #include "peer/pipe.h"
+#include "peer/web.h"
 #include <onebyte/net/book.h>
 #include <onebyte/net/gossip.h>
 #include <onebyte/net/ledger.h>
@@ -58,6 +59,8 @@ struct daemon {
     struct net_gossip *gossip;
     struct net_transport *transport; /* NULL while the ledger is loaded */
     struct peer_control *control;
+    struct peer_web *web;         /* NULL: off */
+    struct peer_host host;
     struct peer_donor donor;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;

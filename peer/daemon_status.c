@@ -114,6 +114,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "run_id", peer_json_hex(d->m->run_id, 32));
     json_object_set_new(s, "machine_id", peer_json_hex(d->self.id, 32));
     json_object_set_new(s, "listen", bound ? json_string(bound) : json_null());
+    json_object_set_new(s, "metrics", d->web ? json_integer(peer_web_port(d->web)) : json_null());
     json_object_set_new(s, "step", integer(daemon_progress(d)));
     json_object_set_new(s, "steps", integer(d->m->net.steps));
     json_object_set_new(s, "finished", json_boolean(daemon_progress(d) >= d->m->net.steps));

@@ -18,7 +18,7 @@ static void overview(FILE *out)
         "\nonebyte COMMAND --help shows a command's options; onebyte demo needs nothing else.\n");
 }
 
-/* help [COMMAND] | help --man COMMAND | help --completion SHELL */
+/* help [COMMAND] | help --man COMMAND|all | help --completion SHELL */
 static int help(int argc, char **argv)
 {
     struct err_why why = {{0}};
@@ -31,6 +31,10 @@ static int help(int argc, char **argv)
                                                                         : peer_usage(NULL, &why);
     const bool man = argc == 2 && strcmp(argv[0], "--man") == 0;
     const char *name = argv[man ? 1 : 0];
+    if (man && strcmp(name, "all") == 0) {
+        peer_options_man_all(stdout);
+        return PEER_EXIT_OK;
+    }
     const struct peer_command *c = peer_command_find(name);
     if (!c || (argc > 1 && !man)) {
         (void)err_set(&why, ERR_RANGE, "no command '%s': see onebyte --help", name);

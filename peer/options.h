@@ -64,6 +64,7 @@ NODISCARD enum err peer_options_parse(const struct peer_command *c, void *values
 void peer_options_help(const struct peer_command *c, FILE *out);
 /* A roff man page of one command; bash, zsh or fish completions of all commands. */
 void peer_options_man(const struct peer_command *c, FILE *out);
+void peer_options_man_all(FILE *out); /* onebyte(1): the list of commands */
 NODISCARD enum err peer_options_completion(const char *shell, FILE *out, struct err_why *why);
 
 /* Parses and runs one command: what main does after finding it.  Returns the exit code. */
