@@ -13,7 +13,7 @@
 
 struct values {
     struct peer_common common;
-    bool watch;
+    bool watch, check;
     double interval;
 };
 
@@ -188,6 +188,31 @@ static void print_table(const json_t *o)
         print_peers(json_object_get(o, "peers"));
 }
 
+/* For monitoring (Nagios and its kin): one line, exit code 0 fine, 1 warning, 2 critical, 3 unknown. */
+static int check(json_t *o)
+{
+    static const char *const words[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
+    const json_t *agreement = json_object_get(o, "agreement");
+    const char *why = text(o, "why");
+    const double links = number(agreement, "links"), agree = number(agreement, "agree"), step = number(o, "step");
+    const bool running = json_is_true(json_object_get(o, "running")), finished = step >= number(o, "steps");
+    const bool wanted = strncmp(why, "paused", 6) == 0 || strncmp(why, "no data", 7) == 0; /* its owner says so */
+    int code = 0;
+    if (!running)
+        code = finished ? 0 : 2;
+    else if (strncmp(why, "disk", 4) == 0 || strncmp(why, "cut", 3) == 0 || strncmp(why, "headroom", 8) == 0)
+        code = 2;
+    else if (!finished && !json_is_true(json_object_get(o, "contributing")) && !wanted)
+        code = 1;
+    else if (!finished && links == 0 && json_array_size(json_object_get(o, "peers")) > 0)
+        code = 1;
+    printf("ONEBYTE %s - step %.0f of %.0f, %s | step=%.0f links=%.0f agree=%.0f rate=%g\n", words[code], step, number(o, "steps"),
+           finished ? "finished" : why[0] ? why : links == 0 ? "contributing alone" : "contributing", step, isfinite(links) ? links : 0, isfinite(agree) ? agree : 0,
+           number(o, "records_per_s"));
+    json_decref(o);
+    return code;
+}
+
 static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signal_number)
@@ -235,12 +260,19 @@ static int run(void *values, const char *const *args, size_t n_args)
     json_t *o = NULL;
     (void)args;
     (void)n_args;
-    if (peer_home_open(&home, v->common.home, false, &why) != ERR_OK)
-        return peer_fail(&why);
-    if (v->watch)
+    enum err e = peer_home_open(&home, v->common.home, false, &why);
+    if (e == ERR_OK && v->watch)
         return watch(v, &home);
-    if (get(&home, &o, &why) != ERR_OK)
+    if (e == ERR_OK)
+        e = get(&home, &o, &why);
+    if (v->check && e != ERR_OK) {
+        printf("ONEBYTE UNKNOWN - %s\n", why.text);
+        return 3;
+    }
+    if (e != ERR_OK)
         return peer_fail(&why);
+    if (v->check)
+        return check(o);
     if (v->common.json)
         return peer_json_print(o);
     print_table(o);
@@ -250,6 +282,7 @@ static int run(void *values, const char *const *args, size_t n_args)
 
 static const struct peer_option options[] = {
     {"watch", PEER_FLAG, offsetof(struct values, watch), NULL, "refresh until interrupted", 0, 0},
+    {"check", PEER_FLAG, offsetof(struct values, check), NULL, "one line for monitoring; exit code 0 ok, 1 warning, 2 critical, 3 unknown", 0, 0},
     {"interval", PEER_F64, offsetof(struct values, interval), "SECONDS", "between refreshes (default: 1)", 0.1, 3600},
 };
 

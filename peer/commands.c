@@ -11,6 +11,7 @@
     X(pause)             \
     X(resume)            \
     X(demo)              \
+    X(doctor)            \
     X(eval)              \
     X(generate)          \
     X(prepare)           \
