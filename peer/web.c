@@ -124,7 +124,8 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *c, const char *u
     if (!is_loopback(MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host")))
         return say(c, MHD_HTTP_FORBIDDEN, "only as http://127.0.0.1:PORT/\n");
     if (strcmp(url, "/") == 0) {
-        /* cppcheck-suppress comparePointers: both are labels around one .incbin */
+        /* Two labels around one .incbin. */
+        /* cppcheck-suppress comparePointers */
         const size_t page_bytes = (size_t)(peer_web_page_end - peer_web_page);
         return reply(c, MHD_HTTP_OK, "text/html; charset=utf-8", NULL, peer_web_page, page_bytes);
     }
