@@ -18,6 +18,7 @@
     X(export)            \
     X(replay)            \
     X(log)               \
+    X(plot)              \
     X(retract)           \
     X(version)
 
