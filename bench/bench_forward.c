@@ -1,15 +1,17 @@
-/* bench_forward: the forward pass of the real engine, JSON lines on stdout.
+/* bench_forward: the forward pass of the real engine; bench/run.py gives the orders and compares.
  *
- *     bench_forward [--quick] [--threads N] [--rounds N]      exit 0, 1 (a ratio 25 % worse than
- * its bound, or failed), 2 usage
+ *     bench_forward [--quick] [--threads N] < orders       exit 0, 1 (failed), 2 usage
  *
  * Shapes: SmolLM2-135M (134.5 M parameters) with random BF16 weights in a temporary folder;
- * --quick: 6 layers of a third of the width.  Batches of 8 x 64 and 4 x 256 tokens, each its own
- * example.  Figures, each the median of rounds that alternate so that a busy neighbour hits all of
- * them: tokens_per_s     of one plain pass over the batch gemm_ratio       plain pass / the
- * standalone sgemm calls of the same products, split over the same workers pair_ratio       a
- * two-sided batch (2 x the rows, each example along its own direction) / two plain passes rss_mb
- * peak resident memory so far: lean runs first, 8x64 first */
+ * --quick: 6 layers of a third of the width.  First a JSON line; then one number per order
+ * "what memory direction EXAMPLESxTOKENS", what being
+ *     plain   seconds of one plain pass over the batch
+ *     pair    seconds of a two-sided batch, each example along its own direction
+ *     step    seconds of pair + coding + fold + digest + refresh: all that a peer does with a batch
+ *     gemm    seconds of the standalone sgemm calls of a plain pass, split over the same workers
+ *     rss     peak resident MB so far (before the first gemm, whose operands count)
+ * One order at a time lets run.py alternate them with those of other programs. */
+#include <onebyte/zo/codec.h>
 #include <onebyte/zo/model.h>
 
 #include <cblas.h>
@@ -20,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUNDS_MAX = 15, EXAMPLES = 8, TOKENS = 256, TENSORS = 300 };
+enum { EXAMPLES = 8, TOKENS = 256, TENSORS = 300 };
 
 struct shape {
     uint64_t d, kv, ffn, vocab, layers;
@@ -35,18 +37,6 @@ static double now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, size_t n)
-{
-    qsort(x, n, sizeof *x, by_value);
-    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
 /* ---- a checkpoint of random weights ---- */
@@ -167,8 +157,9 @@ struct bench {
     struct zo_seq seqs[EXAMPLES];
     uint32_t ids[EXAMPLES][TOKENS + 1];
     uint8_t counted[TOKENS + 1];
-    size_t rounds;
-    bool failed;
+    uint64_t seq; /* of the next record that is folded */
+    enum zo_memory memory;
+    bool bound, failed;
 };
 
 static double run(struct bench *b, size_t n, int sides)
@@ -190,31 +181,70 @@ static double run(struct bench *b, size_t n, int sides)
     return now_s() - start;
 }
 
+/* The operands are made once, for the largest batch. */
 static double run_gemms(const struct bench *b, size_t rows)
 {
+    static struct gemms g;
     const struct shape *s = b->s;
-    struct gemms g = {.s = s, .rows = rows, .parts = zo_pool_threads(b->pool)};
-    const size_t layer = (2 * s->d + 2 * s->kv) * s->d + 3 * s->d * s->ffn,
-                 n_w = s->vocab * s->d + s->layers * layer;
-    const size_t wide = s->ffn > s->vocab ? s->ffn : s->vocab, n_x = rows * s->ffn,
-                 n_y = g.parts * 256 * wide;
-    g.w = malloc(n_w * sizeof *g.w);
-    g.x = malloc(n_x * sizeof *g.x);
-    g.y = malloc(n_y * sizeof *g.y);
-    if (!g.w || !g.x || !g.y)
-        exit(1);
-    for (size_t i = 0; i < n_w; i++)
-        g.w[i] = 0.01f;
-    for (size_t i = 0; i < n_x; i++)
-        g.x[i] = 0.01f;
-    memset(g.y, 0, n_y * sizeof *g.y);
+    if (!g.w) {
+        const size_t layer = (2 * s->d + 2 * s->kv) * s->d + 3 * s->d * s->ffn,
+                     n_w = s->vocab * s->d + s->layers * layer,
+                     wide = s->ffn > s->vocab ? s->ffn : s->vocab, n_x = 4 * TOKENS * s->ffn,
+                     parts = zo_pool_threads(b->pool), n_y = parts * 256 * wide;
+        g = (struct gemms){.s = s, .parts = parts};
+        g.w = malloc(n_w * sizeof *g.w);
+        g.x = malloc(n_x * sizeof *g.x);
+        g.y = malloc(n_y * sizeof *g.y);
+        if (!g.w || !g.x || !g.y)
+            exit(1);
+        for (size_t i = 0; i < n_w; i++)
+            g.w[i] = 0.01f;
+        for (size_t i = 0; i < n_x; i++)
+            g.x[i] = 0.01f;
+        memset(g.y, 0, n_y * sizeof *g.y);
+    }
+    g.rows = rows;
     const double start = now_s();
     zo_pool_run(b->pool, g.parts, gemm_item, &g);
-    const double t = now_s() - start;
-    free(g.w);
-    free(g.x);
-    free(g.y);
-    return t;
+    return now_s() - start;
+}
+
+/* What a peer does with a batch of n examples: losses along +/- eps z, projected gradients, their
+ * bytes, the fold, what it adds to the digest, and the float copy's refresh. */
+static double run_step(struct bench *b, size_t n)
+{
+    static struct zo_codec codec;
+    struct zo_pass passes[2 * EXAMPLES] = {0};
+    struct zo_loss out[2 * EXAMPLES];
+    double g[EXAMPLES];
+    int8_t codes[EXAMPLES];
+    uint16_t r;
+    const struct zo_kernels *k = zo_kernels_pick(NULL);
+    for (size_t i = 0; i < 2 * n; i++)
+        passes[i] = (struct zo_pass){.example = &b->examples[i / 2],
+                                     .key = {1, 2},
+                                     .seq = b->seq + i / 2,
+                                     .eps = i % 2 ? -1e-3f : 1e-3f};
+    const double start = now_s();
+    bool ok = zo_model_losses(b->m, passes, 2 * n, out, NULL, b->pool) == ERR_OK;
+    for (size_t i = 0; ok && i < n; i++)
+        g[i] = zo_project_two_sided(out[2 * i].loss, out[2 * i + 1].loss, 1e-3);
+    if (ok)
+        zo_codec_seal(&codec, b->rules, g, n, codes, &r);
+    const struct zo_fold fold = {.key = {1, 2},
+                                 .first_seq = b->seq,
+                                 .count = (uint32_t)n,
+                                 .lag = (uint32_t)n,
+                                 .codes = codes};
+    ok = ok && zo_state_fold(b->state, &fold, 1, k, b->pool) == ERR_OK &&
+         (b->rules->direction != ZO_RANK1 ||
+          zo_state_digest_delta(b->state, &fold, 1, b->pool) != ZO_DIGEST_UNKNOWN) &&
+         zo_model_refresh(b->m, b->pool) == ERR_OK;
+    const double took = now_s() - start;
+    b->seq += n;
+    if (!ok || !(out[0].loss > 0.0))
+        b->failed = true;
+    return took;
 }
 
 static long rss_mb(void)
@@ -224,54 +254,61 @@ static long rss_mb(void)
     return u.ru_maxrss / 1024;
 }
 
-/* gemms false: without the standalone products, whose weights would count as memory. */
-static void measure(struct bench *b, const char *memory, size_t n, uint32_t tokens,
-                    enum zo_direction kind, double bound, bool gemms)
-{
-    static const char *const names[] = {"rank1", "rademacher", "gaussian"};
-    double plain[ROUNDS_MAX], pair[ROUNDS_MAX], gemm[ROUNDS_MAX];
-    b->rules->direction = kind;
-    for (size_t i = 0; i < n; i++)
-        b->seqs[i].n = tokens + 1;
-    (void)run(b, n, 2);
-    for (size_t r = 0; r < b->rounds; r++) {
-        plain[r] = run(b, n, 1);
-        pair[r] = run(b, n, 2);
-        plain[r] = (plain[r] + run(b, n, 1)) / 2;
-        gemm[r] = gemms ? run_gemms(b, n * tokens) : 0.0;
-    }
-    const double p = median(plain, b->rounds), q = median(pair, b->rounds),
-                 g = median(gemm, b->rounds), ratio = q / (2 * p);
-    printf("{\"bench\": \"forward\", \"batch\": \"%zux%u\", \"memory\": \"%s\", \"direction\": "
-           "\"%s\", \"threads\": %zu, "
-           "\"plain_s\": %.4f, \"tokens_per_s\": %.1f, \"gradients_per_s\": %.2f, \"pair_ratio\": "
-           "%.3f, \"pair_bound\": %.2f",
-           n, tokens, memory, names[kind], zo_pool_threads(b->pool), p, (double)(n * tokens) / p,
-           (double)n / q, ratio, bound);
-    if (gemms)
-        printf(", \"gemm_s\": %.4f, \"gemm_ratio\": %.3f, \"gemm_bound\": 1.15", g, p / g);
-    else
-        printf(", \"rss_mb\": %ld", rss_mb());
-    printf("}\n");
-    fflush(stdout);
-    b->failed = b->failed || ratio > bound * 1.25 || (gemms && p / g > 1.15 * 1.25);
-}
+/* ---- orders from bench/run.py ---- */
 
-static void measure_all(struct bench *b, bool quick)
+static bool bind(struct bench *b, const char *memory)
 {
     struct err_why why = {""};
-    if (zo_model_bind(b->m, b->state, ZO_MEMORY_LEAN, &why) != ERR_OK)
-        exit(1);
-    measure(b, "lean", 8, 64, ZO_RANK1, 1.04, false);
-    measure(b, "lean", 8, 64, ZO_RANK1, 1.04, true);
-    measure(b, "lean", 4, 256, ZO_RANK1, 1.04, true);
-    measure(b, "lean", 8, 64, ZO_RADEMACHER, 1.35, false);
-    if (!quick)
-        measure(b, "lean", 4, 256, ZO_RADEMACHER, 1.15, false);
-    if (zo_model_bind(b->m, b->state, ZO_MEMORY_FAST, &why) != ERR_OK)
-        exit(1);
-    measure(b, "fast", 8, 64, ZO_RANK1, 1.04, true);
-    measure(b, "fast", 4, 256, ZO_RANK1, 1.04, true);
+    const enum zo_memory mode = strcmp(memory, "fast") == 0 ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN;
+    if (b->bound && mode == b->memory)
+        return true;
+    b->bound = true;
+    b->memory = mode;
+    return zo_model_bind(b->m, b->state, mode, &why) == ERR_OK;
+}
+
+/* One order; false: not understood, or it failed. */
+static bool obey(struct bench *b, const char *line)
+{
+    static const char *const kinds[] = {"rank1", "rademacher", "gaussian"};
+    char what[16], memory[16], kind[16];
+    unsigned n, tokens;
+    double took = 0;
+    if (sscanf(line, "%15s %15s %15s %ux%u", what, memory, kind, &n, &tokens) != 5 || n < 1 ||
+        n > EXAMPLES || tokens < 1 || tokens > TOKENS || n * tokens > 4 * TOKENS ||
+        !bind(b, memory))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(kind, kinds[i]) == 0)
+            b->rules->direction = (enum zo_direction)i;
+    for (size_t i = 0; i < n; i++)
+        b->seqs[i].n = tokens + 1;
+    if (strcmp(what, "plain") == 0)
+        took = run(b, n, 1);
+    else if (strcmp(what, "pair") == 0)
+        took = run(b, n, 2);
+    else if (strcmp(what, "step") == 0)
+        took = run_step(b, n);
+    else if (strcmp(what, "gemm") == 0)
+        took = run_gemms(b, n * tokens);
+    else if (strcmp(what, "rss") == 0)
+        took = (double)rss_mb();
+    else
+        return false;
+    printf("%.6f\n", took);
+    fflush(stdout);
+    return !b->failed;
+}
+
+static void obey_all(struct bench *b)
+{
+    char line[128];
+    while (fgets(line, sizeof line, stdin))
+        if (!obey(b, line)) {
+            fprintf(stderr, "bench_forward: failed: %s", line);
+            b->failed = true;
+            return;
+        }
 }
 
 static bool setup(struct bench *b, const char *dir, struct err_why *why)
@@ -300,7 +337,12 @@ static bool setup(struct bench *b, const char *dir, struct err_why *why)
 
 int main(int argc, char **argv)
 {
-    static struct zo_rules rules = {.sides = 2, .k = 1, .n0 = 1, .steps = 1, .n_knots = 1};
+    static struct zo_rules rules = {.sides = 2,
+                                    .k = 1,
+                                    .n0 = 256,
+                                    .steps = 1000,
+                                    .n_knots = 1,
+                                    .knots = {{0, UINT64_C(1) << 40}}};
     static struct bench b = {.rules = &rules, .s = &full};
     struct err_why why = {""};
     bool quick = false;
@@ -310,14 +352,10 @@ int main(int argc, char **argv)
             quick = true;
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = strtoul(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
-            b.rounds = strtoul(argv[++i], NULL, 10);
         else
-            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] [--rounds N]\n"),
-                   2;
+            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] < orders\n"), 2;
     }
     b.s = quick ? &small : &full;
-    b.rounds = b.rounds == 0 ? (quick ? 7 : 5) : b.rounds > ROUNDS_MAX ? ROUNDS_MAX : b.rounds;
     char dir[64] = "/tmp/onebyte-bench-XXXXXX", path[128];
     if (zo_blas_start(&why) != ERR_OK || zo_pool_new(&b.pool, threads) != ERR_OK || !mkdtemp(dir))
         return fprintf(stderr, "bench_forward: cannot start: %s\n", why.text), 1;
@@ -330,11 +368,12 @@ int main(int argc, char **argv)
     if (!ready)
         return fprintf(stderr, "bench_forward: %s\n", why.text), 1;
     printf("{\"bench\": \"forward\", \"parameters\": %llu, \"state_mb\": %llu, \"blas\": \"%s\", "
-           "\"kernels\": \"%s\", \"rss_mb\": %ld}\n",
+           "\"kernels\": \"%s\"}\n",
            (unsigned long long)zo_model_parameters(b.m),
            (unsigned long long)(zo_state_bytes(b.state) >> 20), zo_blas_core(),
-           zo_kernels_name(zo_kernels_pick(NULL)), rss_mb());
-    measure_all(&b, quick);
+           zo_kernels_name(zo_kernels_pick(NULL)));
+    fflush(stdout);
+    obey_all(&b);
     zo_model_free(b.m);
     zo_state_free(b.state);
     zo_pool_free(b.pool);
