@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Running it: installation, doctor, status --check, host limits, metrics and page, plot; real processes on loopback."""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import xml.dom.minidom
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lib import ONEBYTE, call, environment, good, good_json, main, wait  # noqa: E402
+
+
+def http(port, path, host=None):
+    """(code, text) of one request to a peer's page."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host} if host else {})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=60) as r:
+            return r.status, r.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, ""
+
+
+def test_install(folder, swarm):
+    """What is installed is what the program prints: a manual for each command, completions that the shell can read."""
+    p = subprocess.run(["sh", "peer/dist/install.sh"], env=dict(environment(), BINARY=ONEBYTE, PREFIX="/usr", DESTDIR=folder),
+                       capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+    share = f"{folder}/usr/share"
+    commands = re.findall(r"^  ([a-z]+) ", good("--help"), re.M)
+    assert "run" in commands and "doctor" in commands
+    manuals = set(os.listdir(f"{share}/man/man1"))
+    assert manuals == {"onebyte.1"} | {f"onebyte-{c}.1" for c in commands}, manuals
+    for m in manuals:
+        with open(f"{share}/man/man1/{m}") as f:
+            text = f.read()
+        assert text.startswith(".TH ONEBYTE") and ".SH NAME" in text, m
+    completion = f"{share}/bash-completion/completions/onebyte"
+    script = f'. {completion}; COMP_WORDS=(onebyte run --max-u); COMP_CWORD=2; _onebyte onebyte --max-u; echo "${{COMPREPLY[@]}}"'
+    out = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert out.stdout.split() == ["--max-upload"], (out.stdout, out.stderr)
+    for unit in ("user/onebyte.service", "system/onebyte@.service"):
+        with open(f"{folder}/usr/lib/systemd/{unit}") as f:
+            assert "ExecStart=/usr/bin/onebyte run" in f.read(), unit
+    with open(f"{share}/onebyte/grafana.json") as f:
+        used = {n for n in re.findall(r"onebyte_[a-z_]+", f.read()) if n != "onebyte_info"}
+    with open("peer/web_metrics.c") as f:
+        made = {"onebyte_" + n for n in re.findall(r'", "([a-z_]+)", "(?:gauge|counter)"', f.read())}
+    assert used and used <= made, used - made
+
+
+def test_doctor(folder, swarm):
+    s = swarm()
+    a = s.peer("a").start()
+    address = a.address()
+    found = {f["check"]: f for f in good_json("doctor", "--home", a.home, "--connect", address, "--listen", "127.0.0.1:0")["findings"]}
+    assert found["connect"]["result"] == found["listen"]["result"] == found["key"]["result"] == "ok", found
+    code, out, _ = call("doctor", "--home", a.home, "--listen", address)  # taken
+    assert code == 1 and re.search(r"^bad +listen ", out, re.M) and "->" in out, out
+    a.kill()
+    code, out, _ = call("doctor", "--home", a.home, "--connect", address, "--json")
+    assert code == 1 and not json.loads(out)["ready"], out
+    os.chmod(a.home, 0o755)
+    code, out, _ = call("doctor", "--home", a.home)
+    assert code == 1 and "chmod 700" in out, out
+    code, out, _ = call("doctor", "--connect", "no-port", "--home", f"{folder}/none")
+    assert code == 1 and re.search(r"^bad +connect", out, re.M), out
+
+
+def test_check(folder, swarm):
+    s = swarm()
+    code, out, _ = call("status", "--check", "--home", f"{folder}/none")
+    assert code == 3 and out.startswith("ONEBYTE UNKNOWN"), out
+    a = s.peer("a").start()
+    a.wait_status("contributing", lambda x: x["contributing"])
+    code, out, _ = call("status", "--check", "--home", a.home)
+    assert code == 0 and re.match(r"ONEBYTE OK - step \d+ of \d+, contributing alone \| step=\d+ links=0 agree=0 rate=", out), out
+    a.kill()
+    code, out, _ = call("status", "--check", "--home", a.home)
+    assert code == 2 and "not running" in out, out
+
+
+def test_page(folder, swarm):
+    s = swarm()
+    a = s.peer("a", "--metrics", 0).start()
+    port = a.wait_status("contributing", lambda x: x["contributing"])["metrics"]
+    code, text = http(port, "/metrics")
+    assert code == 200 and re.search(r"^onebyte_contributing 1$", text, re.M), text
+    wait("records in the metrics", lambda: int(re.search(r"^onebyte_own_records_total (\d+)", http(port, "/metrics")[1], re.M)[1]) > 0)
+    code, text = http(port, "/status.json")
+    assert code == 200 and json.loads(text)["machine_id"] == a.running()["machine_id"]
+    assert http(port, "/")[0] == 200 and http(port, "/other")[0] == 404
+    assert http(port, "/status.json", host="evil.example")[0] == 403
+    b = s.peer("b", "--metrics", port).start()
+    assert b.ended() == 1 and f"127.0.0.1:{port}" in b.log()[-500:], b.log()
+    assert a.end() == 0
+
+
+def test_hours(folder, swarm):
+    """Outside its hours a peer says so, folds, and measures nothing; nonsense is refused before anything starts."""
+    s = swarm()
+    code, _, err = call("run", s.manifest, "--home", f"{folder}/x", "--hours", "25-3")
+    assert code == 1 and "--hours" in err, err
+    # Half a day away: not now, whatever hour begins meanwhile.
+    hour = time.localtime().tm_hour
+    a = s.peer("a", "--hours", f"{(hour + 12) % 24}-{(hour + 13) % 24}").start()
+    seen = a.wait_status("the hold", lambda x: x["why"].startswith("hours"))
+    assert not seen["contributing"] and seen["records"]["own"] == 0, seen
+    assert a.end() == 0
+
+
+def test_upload_limit(folder, swarm):
+    """A joiner behind a limit of 16 kB/s gets everything, and no faster: bytes <= rate x time + one second + one answer."""
+    s = swarm("--n0", 64, "--steps", 200)
+    a = s.peer("a", "--max-upload", 16).start()
+    a.wait_status("something to send", lambda x: x["records"]["own"] >= 2048)
+    b = s.peer("b", "--connect", a.address(), data=False).start()
+    wait("b to hold records", lambda: (b.running() or {"records": {"folded": 0}})["records"]["folded"] >= 2048)
+    x = a.running()
+    assert x["bytes"]["sent"] <= 16000 * (x["uptime_s"] + 1) + (1 << 18) + (1 << 16), x["bytes"]
+    assert a.end() == 0 and b.end() == 0
+
+
+def test_memory_limit(folder, swarm):
+    """The kernel holds it, and a limit too small for the model ends in one line."""
+    s = swarm()
+    a = s.peer("a", "--max-memory", 1000, "--nice", 7).start()
+    pid = a.wait_status("contributing", lambda x: x["contributing"])["pid"]
+    with open(f"/proc/{pid}/limits") as f:
+        assert re.search(r"^Max data size +1000000000 ", f.read(), re.M)
+    for task in os.listdir(f"/proc/{pid}/task"):
+        assert os.getpriority(os.PRIO_PROCESS, int(task)) >= 7, task
+    assert a.end() == 0
+
+
+def test_plot(folder, swarm):
+    s = swarm()
+    a = s.peer("a").start()
+    a.wait_status("records", lambda x: x["records"]["own"] >= 256)
+    made = good_json("plot", "--home", a.home, "--out", f"{folder}/live.svg")  # while it runs
+    assert made["segments"] > 0
+    assert a.end() == 0
+    good("plot", "--home", a.home, "--out", f"{folder}/run.svg")
+    good("log", "--home", a.home, "--export", f"{folder}/ledger")
+    good("plot", "--manifest", s.manifest, "--ledger", f"{folder}/ledger", "--out", f"{folder}/again.svg")
+    with open(f"{folder}/run.svg") as f, open(f"{folder}/again.svg") as g:
+        text = f.read()
+        assert text == g.read()
+    svg = xml.dom.minidom.parseString(text)
+    assert len(svg.getElementsByTagName("polyline")) >= 3
+    code, _, err = call("plot", "--home", s.peers[0].home, "--out", f"{folder}/no/such/folder.svg")
+    assert code == 1 and len(err.splitlines()) == 1, err
+
+
+if __name__ == "__main__":
+    sys.exit(main([v for k, v in list(globals().items()) if k.startswith("test_")]))
