@@ -15,7 +15,7 @@ struct values {
     struct peer_flags flags;
     const char *listen, *data, *log_level, *log_format;
     struct peer_list connect;
-    uint64_t batch, segment;
+    uint64_t batch, segment, snapshot;
     double seal, linger, drain;
     bool relay, paused;
     struct peer_host_limits host;
@@ -43,6 +43,7 @@ static void defaults(void *values)
     struct values *v = values;
     v->linger = 2;
     v->drain = 60;
+    v->snapshot = 65536;
     v->metrics = METRICS_OFF;
 }
 
@@ -219,7 +220,7 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
             .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
-            .memory = v->flags.memory, .paused = v->paused, .host = &s->host,
+            .memory = v->flags.memory, .paused = v->paused, .snapshot_every = v->snapshot, .host = &s->host,
             .metrics = v->metrics == METRICS_OFF ? -1 : (int)v->metrics,
         };
         json_decref(*status);
@@ -284,6 +285,8 @@ static const struct peer_option options[] = {
     {"on-battery", PEER_CHOICE, AT(battery), "always|never", "measure on battery power (default: always)", 0, 0},
     {"hours", PEER_TEXT, AT(hours), "FROM-TO", "measure only in these hours of the local day, such as 22-6 (default: all)", 0, 0},
     {"metrics", PEER_U64, AT(metrics), "PORT", "status page and Prometheus metrics on http://127.0.0.1:PORT/ (default: off)", 0, 65535},
+    {"snapshot-every", PEER_U64, AT(snapshot), "RECORDS",
+     "keep a snapshot for restarts and joiners, and start from one (default: 65536; 0: never)", 0, UINT64_C(1) << 40},
     {"log-level", PEER_CHOICE, AT(log_level), "error|warn|info|debug", "lines on stderr and in the home's log (default: info)", 0, 0},
     {"log-format", PEER_CHOICE, AT(log_format), "text|json", "key=value lines or JSON objects (default: text)", 0, 0},
 };

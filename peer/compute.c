@@ -77,6 +77,10 @@ struct peer_compute {
     uint64_t n_measured, n_void;
     double figures_at;
     bool asked, stop;
+
+    /* Wanted of the state at its next mark. */
+    struct peer_msg_write *write;
+    bool name;
     struct peer_msg_fatal *fatal;
 };
 
@@ -229,6 +233,99 @@ static void fold_ready(struct peer_compute *c)
     memcpy(c->frontier, c->mark->frontier, c->n_frontier);
     if (!c->digest_known || is_small(c) || now_s() - c->verified_at > verify_every_s)
         digest_verify(c);
+}
+
+/* ---- snapshots ---- */
+
+/* m0 again: what a false snapshot overwrote. */
+static void reload_base(struct peer_compute *c)
+{
+    struct err_why why = {{0}};
+    const struct peer_engine *e = c->o.engine;
+    const enum err code = zo_model_load_state(e->model, e->state, e->pool, &why);
+    if (code != ERR_OK)
+        fail(c, code, "reading the base model again");
+}
+
+/* The pending folds, as the fold sees them, without doing them.  NULL: out of memory. */
+static struct zo_fold *pending_folds(const struct peer_compute *c, uint64_t *records)
+{
+    struct zo_fold *f = calloc(c->n_pending + 1, sizeof *f);
+    *records = 0;
+    for (size_t i = 0; f && i < c->n_pending; i++) {
+        const struct peer_msg_fold *m = c->pending[i];
+        f[i] = (struct zo_fold){.first_seq = m->first_seq, .count = m->count, .step = m->step, .lag = m->lag,
+                                .codes = (const int8_t *)m->body, .counts = m->body + m->count, .subtract = m->subtract};
+        net_stream_key(f[i].key, c->o.engine->manifest->run_id, m->machine);
+        for (uint32_t j = 0; j < m->count; j++)
+            *records += m->body[m->count + j];
+    }
+    return f;
+}
+
+static bool snapshot_proved(struct peer_compute *c, const struct peer_msg_prove *m, uint64_t *records)
+{
+    const struct peer_engine *e = c->o.engine;
+    uint64_t *base = calloc(c->rules->n_tensors, sizeof *base);
+    struct zo_fold *folds = pending_folds(c, records);
+    bool ok = false;
+    if (base && folds) {
+        zo_state_probe(e->state, base, m->key, e->kernels, e->pool);
+        zo_state_set_bytes(e->state, 0, m->snapshot.state, (size_t)m->snapshot.state_bytes);
+        ok = zo_state_prove(e->state, base, m->key, folds, c->n_pending, NULL, e->kernels, e->pool) == ERR_OK &&
+             zo_model_refresh(e->model, e->pool) == ERR_OK;
+        if (!ok)
+            reload_base(c);
+    }
+    free(base);
+    free(folds);
+    return ok;
+}
+
+/* No mark yet: the state is the base, and everything pending belongs to the snapshot. */
+static void prove(struct peer_compute *c, struct peer_msg_prove *m)
+{
+    const double began = now_s();
+    uint64_t records = 0;
+    ENSURE(!c->mark && c->folds.records == 0 && m->snapshot.state_bytes == zo_state_bytes(c->o.engine->state));
+    const bool ok = snapshot_proved(c, m, &records);
+    c->digest_known = false;
+    if (ok) {
+        for (size_t i = 0; i < c->n_pending; i++)
+            peer_msg_free(c->pending[i]);
+        c->n_pending = 0;
+        c->folds.records = records;
+        peer_log(PEER_INFO, "snapshot", "proved=yes records=%" PRIu64 " s=%.3f", records, now_s() - began);
+    } else {
+        (void)remove(m->path);
+        peer_log(PEER_WARN, "snapshot", "proved=no reason=\"its parameters are not what the records make: folding from the base\"");
+    }
+    peer_snapshot_close(&m->snapshot);
+}
+
+/* The state stands at a mark: what was asked of it is done. */
+static void at_mark(struct peer_compute *c)
+{
+    const struct peer_engine *e = c->o.engine;
+    struct err_why why = {{0}};
+    if (c->write) {
+        if (peer_snapshot_write(c->write->path, e->manifest->run_id, c->frontier, c->n_frontier, e->state, &why) == ERR_OK)
+            peer_log(PEER_INFO, "snapshot", "written=yes records=%" PRIu64, c->folds.records);
+        else
+            peer_log(PEER_WARN, "snapshot", "written=no reason=\"disk (full?)\"");
+        peer_msg_free(c->write);
+        c->write = NULL;
+    }
+    if (c->name) {
+        struct peer_msg_named *m = peer_msg_new(PEER_MSG_NAMED, sizeof *m + c->n_frontier);
+        ENSURE(m != NULL);
+        peer_snapshot_hash(e->state, m->state);
+        m->n_frontier = c->n_frontier;
+        if (c->n_frontier)
+            memcpy(m->frontier, c->frontier, c->n_frontier);
+        c->name = false;
+        peer_pipe_send(c->out, m);
+    }
 }
 
 /* ---- measuring ---- */
@@ -486,6 +583,16 @@ static void take(struct peer_compute *c, struct peer_msg *m)
     case PEER_MSG_STOP:
         c->stop = true;
         break;
+    case PEER_MSG_PROVE:
+        prove(c, (struct peer_msg_prove *)(void *)m);
+        break;
+    case PEER_MSG_NAME:
+        c->name = true;
+        break;
+    case PEER_MSG_WRITE:
+        peer_msg_free(c->write);
+        c->write = (struct peer_msg_write *)(void *)m;
+        return; /* kept */
     default:
         ENSURE(!"a message of the other direction");
     }
@@ -506,6 +613,7 @@ static bool turn(struct peer_compute *c)
         c->n_g = 0; /* held or finished: what was begun is thrown away, its seqs are used later */
     if (c->n_g == 0 && c->mark) {
         fold_ready(c);
+        at_mark(c);
         if (c->stop || !may_measure(c))
             return false;
         segment_begin(c);
@@ -563,6 +671,7 @@ static void compute_free(struct peer_compute *c)
         peer_msg_free(c->pending[i]);
     free(c->pending);
     peer_msg_free(c->mark);
+    peer_msg_free(c->write);
     peer_folds_release(&c->folds);
     free(c->frontier);
     free(c->passes);

@@ -12,6 +12,7 @@
 #define PEER_COMPUTE_H
 #include "peer/engine.h"
 #include "peer/pipe.h"
+#include "peer/snapshot.h"
 #include <onebyte/base/err.h>
 #include <onebyte/zo/dataset.h>
 #include <stdbool.h>
@@ -25,10 +26,14 @@ enum peer_msg_kind {
     PEER_MSG_FEED,     /* struct peer_msg_feed */
     PEER_MSG_ASK,      /* struct peer_msg: figures with a digest recomputed from memory, as soon as possible */
     PEER_MSG_STOP,     /* struct peer_msg: the last one */
+    PEER_MSG_PROVE,    /* struct peer_msg_prove: the FOLDs so far, before any MARK, are all of this snapshot */
+    PEER_MSG_WRITE,    /* struct peer_msg_write: a snapshot of the state at its next mark */
+    PEER_MSG_NAME,     /* struct peer_msg: hash the state at its next mark, for a checkpoint */
     /* compute -> net */
     PEER_MSG_SEALED,  /* struct peer_msg_sealed */
     PEER_MSG_FIGURES, /* struct peer_msg_figures: now and then, and as the answer to ASK */
     PEER_MSG_FATAL,   /* struct peer_msg_fatal: the actor has stopped by itself */
+    PEER_MSG_NAMED,   /* struct peer_msg_named: the answer to NAME */
 };
 
 struct peer_msg_fold {
@@ -48,6 +53,25 @@ struct peer_msg_mark {
     const char *hold;    /* static string: why nothing may be measured; NULL: go on */
     size_t n_frontier;   /* bytes */
     uint8_t frontier[];  /* SPEC 7 */
+};
+
+struct peer_msg_prove { /* proved: its bytes become the state, the folds are done; else they are folded at the next mark */
+    struct peer_msg head;
+    struct peer_snapshot snapshot; /* closed by the actor */
+    uint32_t key[2];               /* secret, drawn after the last byte of the snapshot was here */
+    char path[PEER_PATH_BYTES];    /* removed if it is not what it says */
+};
+
+struct peer_msg_write {
+    struct peer_msg head;
+    char path[PEER_PATH_BYTES];
+};
+
+struct peer_msg_named {
+    struct peer_msg head;
+    uint8_t state[32]; /* BLAKE2b of the state bytes, SPEC 7 */
+    size_t n_frontier; /* bytes */
+    uint8_t frontier[];
 };
 
 struct peer_msg_feed { /* the feed to measure for from now on */

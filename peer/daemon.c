@@ -250,6 +250,7 @@ static enum err start(struct daemon *d, struct err_why *why)
         d->host.limits = *d->o.host;
     d->signals = -1;
     d->started_ns = daemon_now();
+    daemon_snap_start(d);
     peer_donor_init(&d->donor, d->m, d->o.model_dir);
     TRY(start_signals(d, why));
     TRY(peer_control_open(&d->control, d->o.home->dir, why));
@@ -264,6 +265,7 @@ static enum err start(struct daemon *d, struct err_why *why)
     daemon_round_start(d);
     TRY(start_transport(d, why));
     d->asking = d->n_dials > 0;
+    daemon_snap_loaded(d);
     daemon_feed_send(d, false);
     d->dirty = true;
     daemon_mark(d, true);
@@ -377,6 +379,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
     }
     if (d->asking)
         stop_asking(d, now);
+    daemon_snap_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
@@ -467,6 +470,10 @@ static void turn(struct daemon *d)
 static void stop_all(struct daemon *d)
 {
     if (d->compute) {
+        if (d->end != PEER_END_FAILED && d->snap.phase != SNAP_OFF) {
+            daemon_snap_release(d);
+            daemon_mark(d, true);
+        }
         peer_compute_stop(d->compute);
         d->compute = NULL;
         take_messages(d); /* the last figures; a segment sealed meanwhile is stored and sent */
@@ -489,6 +496,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->to_compute);
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
+    daemon_snap_free(d);
     peer_donor_release(&d->donor);
 }
 

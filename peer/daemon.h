@@ -31,6 +31,7 @@ struct peer_daemon_options {
     double linger_s;                        /* quiet time before leaving at the last step */
     double drain_s;                         /* and the longest wait for neighbours */
     bool paused;                            /* at start */
+    uint64_t snapshot_every;                /* records between snapshots; 0: none is made or asked for */
     const struct peer_host_limits *host;    /* NULL: none */
     int metrics;                            /* port of /metrics on loopback; 0: any free one; -1: off */
     const char *memory;                     /* "lean" or "fast", for status */

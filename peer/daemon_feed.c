@@ -14,6 +14,10 @@ enum { FRONTIER_ENTRY = 80 };
 void daemon_fold(struct daemon *d, const struct net_action *a)
 {
     const struct net_segment *s = a->segment;
+    d->dirty = true;
+    d->changed_ns = daemon_now();
+    if (d->snap.phase != SNAP_OFF)
+        return; /* the state is built later, from everything held then */
     struct peer_msg_fold *m = peer_msg_new(PEER_MSG_FOLD, sizeof *m + 2 * (size_t)s->count);
     ENSURE(m != NULL); /* a fold lost would be a wrong state */
     memcpy(m->machine, a->machine, 32);
@@ -25,8 +29,6 @@ void daemon_fold(struct daemon *d, const struct net_action *a)
     m->subtract = a->kind == NET_UNFOLD;
     memcpy(m->body, s->codes, s->count);
     memcpy(m->body + s->count, a->counts, s->count);
-    d->dirty = true;
-    d->changed_ns = daemon_now();
     if (!daemon_round_hold_fold(d, s->step, m))
         peer_pipe_send(d->to_compute, m);
 }
@@ -88,6 +90,11 @@ void daemon_mark(struct daemon *d, bool force)
     const char *hold = daemon_hold(d);
     if (!d->dirty && !force)
         return;
+    if (d->snap.phase != SNAP_OFF) {
+        d->dirty = false;
+        d->hold_marked = hold;
+        return;
+    }
     size_t n = net_gossip_frontier(d->gossip, round, NULL, 0);
     struct net_frontier_entry *f = calloc(n + 1, sizeof *f);
     struct peer_msg_mark *m = peer_msg_new(PEER_MSG_MARK, sizeof *m + FRONTIER_ENTRY * n);
@@ -236,7 +243,7 @@ void daemon_own_behind(struct daemon *d, const struct net_action *a)
 void daemon_finish(struct daemon *d)
 {
     const uint64_t now = daemon_now();
-    if (d->quit)
+    if (d->quit || d->snap.phase != SNAP_OFF)
         return;
     if (daemon_progress(d) < d->m->net.steps) {
         d->finishing = false; /* the clock may go back: a cut machine's records count for nothing */

@@ -51,8 +51,31 @@ struct held_fold { /* sync: a fold of a later round */
     struct peer_msg_fold *msg;
 };
 
+enum { SNAP_SERVED = 2 };
+
+/* Until the state is built (SNAP_OFF) the compute actor gets neither folds nor marks: daemon_snap.c. */
+enum snap_phase { SNAP_OFF, SNAP_LOOK, SNAP_FETCH, SNAP_WAIT };
+
+struct snap {
+    enum snap_phase phase;
+    uint32_t donor;            /* link */
+    int fd;                    /* of what is fetched */
+    uint8_t id[8];
+    uint64_t got, total, asked_to;
+    uint64_t since_ns, heard_ns, reported_ns, checked_ns;
+    size_t nones;              /* neighbours without one */
+    struct peer_snapshot have; /* whole; waiting for the ledger */
+    uint64_t written;          /* records folded when one was written last */
+    struct snap_served {
+        int fd; /* -1: none */
+        uint8_t id[8];
+        uint64_t bytes;
+    } served[SNAP_SERVED];
+};
+
 struct daemon {
     struct peer_daemon_options o;
+    struct snap snap;
     const struct peer_manifest *m;
     struct net_identity self;
     struct net_ledger *ledger;
@@ -144,6 +167,16 @@ void daemon_round_heard(struct daemon *d, const struct net_action *stored);
 bool daemon_round_hold_fold(struct daemon *d, uint64_t step, struct peer_msg_fold *m); /* true: taken */
 void daemon_round_tick(struct daemon *d);
 void daemon_round_free(struct daemon *d);
+
+/* daemon_snap.c */
+void daemon_snap_start(struct daemon *d);   /* before the ledger is loaded */
+void daemon_snap_loaded(struct daemon *d);  /* after it, with the transport */
+void daemon_snap_link(struct daemon *d, uint32_t link, bool up);
+bool daemon_snap_frame(struct daemon *d, uint32_t link, const uint8_t *f, size_t n); /* false: not of snapshots */
+void daemon_snap_tick(struct daemon *d);
+void daemon_snap_release(struct daemon *d); /* at once, from the base */
+void daemon_snap_free(struct daemon *d);
+const char *daemon_snap_why(const struct daemon *d); /* why the state is not built yet; NULL: it is */
 
 /* daemon_status.c */
 json_t *daemon_status(const struct daemon *d);

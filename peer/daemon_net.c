@@ -161,6 +161,7 @@ static void link_down(struct daemon *d, uint32_t id, const char *reason, uint64_
     peer_short_id(peer, l->machine);
     peer_log(PEER_INFO, "link_down", "peer=%s address=%s reason=\"%s\"", peer, l->address, reason ? reason : "closed");
     forget_link(d, id, now);
+    daemon_snap_link(d, id, false);
     net_gossip_link_down(d->gossip, id, now);
     daemon_actions(d);
     d->dirty = true;
@@ -192,6 +193,7 @@ static void link_up(struct daemon *d, const struct net_event *e, uint64_t now)
     peer_short_id(peer, e->machine);
     peer_log(PEER_INFO, "link_up", "peer=%s address=%s direction=%s", peer, l->address, l->outgoing ? "out" : "in");
     daemon_actions(d);
+    daemon_snap_link(d, e->link, true);
     d->dirty = true;
 }
 
@@ -222,6 +224,8 @@ void daemon_event(struct daemon *d, const struct net_event *e)
     case NET_FRAME:
         l = daemon_link(d, e->link);
         if (!l || e->n == 0)
+            break;
+        if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST && daemon_snap_frame(d, e->link, e->frame, e->n))
             break;
         if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST)
             peer_donor_frame(&d->donor, d->transport, e->link, e->frame, e->n);

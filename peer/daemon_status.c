@@ -98,7 +98,8 @@ static void figures(const struct daemon *d, json_t *s)
     json_object_set_new(s, "batch", integer(f->batch));
     json_object_set_new(s, "voids", integer(f->voids));
     json_object_set_new(s, "contributing", json_boolean(d->figures_known && !f->why[0]));
-    json_object_set_new(s, "why", json_string(d->figures_known ? f->why : "starting"));
+    const char *joining = daemon_snap_why(d);
+    json_object_set_new(s, "why", json_string(joining ? joining : d->figures_known ? f->why : "starting"));
 }
 
 json_t *daemon_status(const struct daemon *d)
