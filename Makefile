@@ -125,6 +125,12 @@ sim-soak: $(B)/tests/sim/sim ## 10,000 seeds x 30 peers
 sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory, traffic
 	@$< swarm 1000 1000000
 
+# ---- benches ----
+bench: all benches ## every figure against its baseline, a Markdown table; under 10 minutes
+	@python3 bench/run.py
+bench-quick: all benches ## the same ratios on a small shape, under 60 s; fails if one is 25 % off its bound
+	@python3 bench/run.py --quick
+
 # ---- analysers ----
 SOURCES = $(ZO) $(NET) $(PEER) peer/main.c
 TIDY = $(patsubst %.c,$(B)/tidy/%.ok,$(SOURCES))

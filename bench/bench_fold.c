@@ -1,8 +1,10 @@
 /* bench_fold: records per second of the fold, per kernels, direction kind and records per call;
  * JSON lines on stdout.
  *
- *     bench_fold [--quick] [--threads N]        exit 0, 1 (a wrong digest, or a ratio below its
- * bound), 2 usage
+ *     bench_fold [--quick] [--threads N] [--orders]   exit 0, 1 (failed, or a ratio below its bound), 2 usage
+ *
+ * --orders: reads lines "kernels direction records" instead and answers each with seconds, so that
+ * bench/run.py can alternate them with PyTorch's.
  *
  * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 8 layers of a third of the
  * width. Method: every figure is the median of rounds; the rounds of all figures alternate, so that
@@ -161,7 +163,27 @@ static void digest_times(const struct zo_state *s, struct zo_fold *folds, size_t
            threads, 1e3 * median(full, 3), 1e6 * median(delta, 3) / (2 * SEGMENT));
 }
 
-static int run(bool quick, size_t threads)
+static bool obey_all(struct zo_state *s, struct zo_fold *folds, struct zo_rules *rules,
+                     struct zo_pool *pool)
+{
+    char line[128], kernels[16], direction[16];
+    bool ok = true;
+    for (size_t turn = 0; ok && fgets(line, sizeof line, stdin); turn++) {
+        struct figure f = {.kernels = kernels, .n = turn % 2}; /* every other one subtracts */
+        ok = sscanf(line, "%15s %15s %zu", kernels, direction, &f.records) == 3 &&
+             f.records <= RECORDS_MAX && zo_kernels_pick(kernels);
+        for (size_t i = 0; ok && i < ARRAY_LEN(direction_names); i++)
+            if (strcmp(direction, direction_names[i]) == 0)
+                f.direction = (enum zo_direction)i;
+        ok = ok && measure(&f, s, folds, rules, pool);
+        if (ok)
+            printf("%.6f\n", f.seconds[turn % 2]);
+        fflush(stdout);
+    }
+    return ok;
+}
+
+static int run(bool quick, bool orders, size_t threads)
 {
     static struct zo_tensor tensors[TENSORS_MAX];
     static struct zo_fold folds[RECORDS_MAX / SEGMENT];
@@ -194,6 +216,12 @@ static int run(bool quick, size_t threads)
     }
     for (uint32_t t = 0; t < rules.n_tensors; t++)
         parameters += zo_tensor_elements(&tensors[t]);
+    if (orders) {
+        ok = obey_all(s, folds, &rules, pool);
+        zo_state_free(s);
+        zo_pool_free(pool);
+        return ok ? 0 : 1;
+    }
     for (size_t round = 0; round < ROUNDS_MAX - 1; round++)
         for (size_t i = 0; i < ARRAY_LEN(f); i++)
             if (round < f[i].rounds && zo_kernels_pick(f[i].kernels))
@@ -225,17 +253,19 @@ static int run(bool quick, size_t threads)
 
 int main(int argc, char **argv)
 {
-    bool quick = false;
+    bool quick = false, orders = false;
     size_t threads = 2;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) {
             quick = true;
+        } else if (strcmp(argv[i], "--orders") == 0) {
+            orders = true;
         } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc && atoi(argv[i + 1]) > 0) {
             threads = (size_t)atoi(argv[++i]);
         } else {
-            fprintf(stderr, "usage: bench_fold [--quick] [--threads N]\n");
+            fprintf(stderr, "usage: bench_fold [--quick] [--threads N] [--orders]\n");
             return 2;
         }
     }
-    return run(quick, threads);
+    return run(quick, orders, threads);
 }

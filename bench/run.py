@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Runs the benches against their baselines and prints JSON lines, then one Markdown table.
+
+    bench/run.py [--quick] [--threads N]      exit 0; 1: a ratio is worse than its bound by more than 25 %, or failed
+
+The engine and PyTorch (build/venv or the python3 at hand; left out, and said so, when there is none) stay
+loaded side by side and take orders in turn: every round asks each of them for one measurement, so
+that a busy neighbour hits all alike.  Figures are medians of rounds; ratios are medians of the
+rounds' ratios.  --quick: small shapes, no startup and no simulator.  On a busy machine run it as
+root: it then raises its priority (SCHED_FIFO 10).
+"""
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+QUICK = "--quick" in sys.argv
+THREADS = sys.argv[sys.argv.index("--threads") + 1] if "--threads" in sys.argv else "2"
+BIN = "build/release/bench/"
+SIZE = ["--quick"] if QUICK else []
+ROUNDS = 5 if QUICK else 3
+rows, failed = [], []
+
+
+def emit(**figure):
+    print(json.dumps(figure), flush=True)
+
+
+def row(name, value, bound=None, most=True, unit="", enforced=True):
+    """One line of the table; most: the bound is an upper one.  A value 25 % beyond fails the run."""
+    ok = bound is None or (value <= bound if most else value >= bound)
+    if bound is not None and enforced and (value > 1.25 * bound if most else value < bound / 1.25):
+        failed.append(name)
+    emit(bench="run", figure=name, value=round(value, 4), unit=unit, bound=bound, ok=ok)
+    target = "" if bound is None else f"{'<=' if most else '>='} {bound:g}"
+    rows.append(f"| {name} | {value:.4g}{' ' + unit if unit else ''} | {target} | "
+                f"{'' if bound is None else 'yes' if ok else 'no'} |")
+
+
+class Orders:
+    """A program that answers each order with a number."""
+
+    def __init__(self, *command):
+        self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                  env={**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"})
+
+    def hello(self):
+        line = self.p.stdout.readline()
+        print(line, end="", flush=True)
+        return line != ""
+
+    def ask(self, order):
+        self.p.stdin.write(order + "\n")
+        self.p.stdin.flush()
+        line = self.p.stdout.readline()
+        if not line:
+            sys.exit(f"bench: {self.p.args[0]} ended at: {order}")
+        return float(line)
+
+    def close(self):
+        self.p.stdin.close()
+        self.p.wait()
+
+
+def torch_start():
+    for python in ("build/venv/bin/python", "python3"):
+        t = Orders(python, "bench/baselines/torch_baseline.py", *SIZE, "--threads", THREADS)
+        if t.hello():
+            return t
+    print("bench: no PyTorch (python3 -m venv build/venv; build/venv/bin/pip install torch): its figures are left out",
+          file=sys.stderr)
+    return None
+
+
+def alternate(orders):
+    """orders {key: (program, order)}; seconds [key] of each round, after one warm-up round."""
+    got = {k: [] for k in orders}
+    for r in range(ROUNDS + 1):
+        for k, (program, order) in orders.items():
+            s = program.ask(order)
+            if r > 0:
+                got[k].append(s)
+    for k, s in got.items():
+        emit(bench="seconds", what=k, median=round(statistics.median(s), 4), all=[round(x, 4) for x in s])
+    return got
+
+
+def ratio(a, b, scale=1.0):
+    return statistics.median(scale * x / y for x, y in zip(a, b))
+
+
+def forward(torch):
+    e = Orders(BIN + "bench_forward", *SIZE, "--threads", THREADS)
+    e.hello()
+    parameters = 134515008 if not QUICK else 3934656
+    e.ask("step lean rank1 8x64")
+    peak = e.ask("rss lean rank1 8x64")
+    row("peak memory, 8x64, lean", peak, 4e-6 * parameters / 1.048576 + 150 / 1.048576, unit="MiB")
+    e.ask("step lean rademacher 8x64")
+    emit(bench="rss", what="lean rademacher 8x64", mib=e.ask("rss lean rademacher 8x64"))
+    for shape, mezo, dense, own in (("8x64", 1 / 3, 1.35, "step"), ("4x256", 1 / 2, 1.15, "step")):
+        n_tokens = {"8x64": 512, "4x256": 1024}[shape]
+        o = {"plain": (e, f"plain lean rank1 {shape}"), "step rank1": (e, f"step lean rank1 {shape}"),
+             "gemm": (e, f"gemm lean rank1 {shape}"), "pair rademacher": (e, f"pair lean rademacher {shape}"),
+             "plain again": (e, f"plain lean rank1 {shape}")}
+        if torch:
+            o |= {"torch mezo": (torch, f"mezo {shape}"), "torch plain": (torch, f"plain {shape}")}
+        s = alternate({f"{k} {shape}": v for k, v in o.items()})
+        s = {k[:-len(shape) - 1]: v for k, v in s.items()}
+        plain = [(a + b) / 2 for a, b in zip(s["plain"], s["plain again"])]
+        row(f"two-sided batch with fold / two plain passes, rank1, {shape}", ratio(s["step rank1"], plain, 0.5), 1.04)
+        row(f"two-sided batch / two plain passes, dense ±1, {shape}", ratio(s["pair rademacher"], plain, 0.5), dense)
+        # the small shape's products are a smaller part of its pass, and their operands stay in the caches
+        row(f"plain forward / its standalone GEMMs, {shape}", ratio(plain, s["gemm"]), 1.4 if QUICK else 1.15)
+        row(f"plain forward, {shape}", n_tokens / statistics.median(plain), unit="tokens/s")
+        row(f"two-sided gradients, rank1, {shape}", int(shape.split("x")[0]) / statistics.median(s["step rank1"]),
+            unit="gradients/s")
+        if torch:
+            # small matrices live in the caches: only the full shapes are bound to beat PyTorch so far
+            row(f"two-sided batch with fold / PyTorch MeZO step, {shape}", ratio(s["step rank1"], s["torch mezo"]),
+                None if QUICK else mezo)
+            row(f"plain forward tokens/s / PyTorch's, {shape}", ratio(s["torch plain"], plain),
+                None if QUICK else 1.1, most=False)
+    if not QUICK:
+        s = alternate({"pair gaussian 8x64": (e, "pair lean gaussian 8x64"), "plain": (e, "plain lean rank1 8x64"),
+                       "plain fast": (e, "plain fast rank1 8x64"), "step fast": (e, "step fast rank1 8x64")})
+        row("two-sided batch / two plain passes, gaussian, 8x64", ratio(s["pair gaussian 8x64"], s["plain"], 0.5))
+        row("--memory fast / lean, plain forward, 8x64", ratio(s["plain fast"], s["plain"]))
+        row("two-sided batch with fold / two plain passes, fast, 8x64", ratio(s["step fast"], s["plain fast"], 0.5),
+            1.04)
+    if torch and not QUICK:
+        row("PyTorch MeZO, peak memory", torch.ask("rss 1x1"), unit="MiB")
+    e.close()
+
+
+def fold(torch):
+    e = Orders(BIN + "bench_fold", *SIZE, "--orders", "--threads", THREADS)
+    best = next(k for k in ("avx512", "avx2", "ref") if k in usable_kernels())
+    counts = (1, 64, 512, 4096)
+    o = {}
+    for n in counts:
+        o[f"rank1 {n}"] = (e, f"{best} rank1 {n}")
+    o["dense 64"] = (e, f"{best} rademacher 64")
+    o["gaussian 8"] = (e, f"{best} gaussian 8")
+    o["avx2 rank1 512"] = (e, f"{'avx2' if best != 'ref' else 'ref'} rank1 512")
+    if torch:
+        o["torch replay of one record"] = (torch, "replay 1x1")
+    s = {}
+    for _ in range(2):  # twice over: a fold, then its subtraction
+        for k, v in alternate(o).items():
+            s.setdefault(k, []).extend(v)
+    m = {k: statistics.median(v) for k, v in s.items()}
+    row("fold, rank1, 512 records", 512 / m["rank1 512"], None if QUICK else 3000, most=False, unit="records/s")
+    row("fold, rank1, 512 records, AVX2", 512 / m["avx2 rank1 512"], unit="records/s")
+    row("fold, dense ±1, 64 records", 64 / m["dense 64"], unit="records/s")
+    row("fold, gaussian, 8 records", 8 / m["gaussian 8"], unit="records/s")
+    dense = ratio(s["dense 64"], s["rank1 512"], 512 / 64)
+    # the dense fold is 2.2 x what the target was derived from; the rank-1 figure alone is held to its bound
+    row("rank1 fold / dense ±1 fold, per record", dense, 12, most=False, enforced=False)
+    if torch:
+        row("rank1 fold / PyTorch's record-by-record replay", ratio(s["torch replay of one record"], s["rank1 512"], 512),
+            None if QUICK else 50, most=False)
+    for n in counts:
+        row(f"fold, rank1, per record of {n}", 1e3 * m[f"rank1 {n}"] / n, unit="ms")
+    row("a record of 1 / one of 4096", m["rank1 1"] / (m["rank1 4096"] / 4096), 25 if QUICK else 50, most=False)
+    e.close()
+
+
+def usable_kernels():
+    with open("/proc/cpuinfo") as f:
+        flags = next((line.split() for line in f if line.startswith("flags")), [])
+    return [k for k, flag in (("avx512", "avx512vbmi"), ("avx2", "avx2"), ("ref", "flags")) if flag in flags]
+
+
+def write_checkpoint(dir, layers, d=576, kv=192, ffn=1536, vocab=49152):
+    """Random F32 weights; the same 4 MiB over and over, each time from another place."""
+    rng = random.Random(1)
+    noise = struct.pack(f"<{1 << 20}f", *(rng.uniform(-0.035, 0.035) for _ in range(1 << 20)))
+    ones = struct.pack("<f", 1.0)
+    shapes = {"model.embed_tokens.weight": [vocab, d], "model.norm.weight": [d]}
+    for i in range(layers):
+        for name, shape in (("input_layernorm", [d]), ("post_attention_layernorm", [d]), ("self_attn.q_proj", [d, d]),
+                            ("self_attn.k_proj", [kv, d]), ("self_attn.v_proj", [kv, d]), ("self_attn.o_proj", [d, d]),
+                            ("mlp.gate_proj", [ffn, d]), ("mlp.up_proj", [ffn, d]), ("mlp.down_proj", [d, ffn])):
+            shapes[f"model.layers.{i}.{name}.weight"] = shape
+    at, header = 0, {}
+    for name, shape in shapes.items():
+        n = 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + n]}
+        at += n
+    text = json.dumps(header).encode()
+    with open(f"{dir}/model.safetensors", "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            n = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
+            if len(shape) == 1:
+                f.write(ones * (n // 4))
+                continue
+            start = 4 * rng.randrange(1 << 18)
+            while n > 0:
+                part = noise[start:start + n]
+                f.write(part)
+                n -= len(part)
+                start = 0
+    with open(f"{dir}/config.json", "w") as f:
+        json.dump({"model_type": "llama", "vocab_size": vocab, "hidden_size": d, "intermediate_size": ffn,
+                   "num_hidden_layers": layers, "num_attention_heads": 9, "num_key_value_heads": 3,
+                   "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+                   "tie_word_embeddings": True}, f)
+    shutil.copy("peer/demo/model/tokenizer.json", dir)
+    return at
+
+
+def startup():
+    with tempfile.TemporaryDirectory(prefix="onebyte-bench-") as dir:
+        bytes_ = write_checkpoint(dir, 63)
+        with open(f"{dir}/data.jsonl", "w") as f:
+            f.write('{"text": "one two three four"}\n')
+        subprocess.run(["build/onebyte", "init", "--home", f"{dir}/home", "--model", dir, "--data", f"{dir}/data.jsonl",
+                        "--out", f"{dir}/run.json"], check=True, stdout=subprocess.DEVNULL)
+        out = subprocess.run([BIN + "bench_startup", f"{dir}/run.json", dir, f"{dir}/verified"], check=True,
+                             stdout=subprocess.PIPE, text=True).stdout
+    print(out, end="", flush=True)
+    for line in map(json.loads, out.splitlines()):
+        how = "hashed by all cores" if line["hashed"] else "verified before"
+        row(f"first gradient of a {bytes_ / 1e9:.2f} GB checkpoint less one plain pass, {how}", line["less_plain_s"],
+            None if line["hashed"] else 2, unit="s")
+
+
+def net():
+    out = subprocess.run([BIN + "bench_wire", *SIZE], stdout=subprocess.PIPE, text=True)
+    print(out.stdout, end="", flush=True)
+    for line in map(json.loads, out.stdout.splitlines()):
+        if line["bench"] == "link_memory":
+            row(f"memory per link, {line['links']} links", line["kb_per_link"], line["bound"], unit="KiB")
+        else:
+            row(f"bytes on the wire per record, segments of {line['records_per_segment']}", line["loopback_per_record"],
+                line["bound"] or None)
+
+
+def main():
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except (OSError, AttributeError):
+        pass
+    start = time.monotonic()
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    emit(bench="machine", cpu=model, cores=os.cpu_count(), threads=int(THREADS), date=time.strftime("%Y-%m-%d"),
+         kernel=platform.release(), load=round(os.getloadavg()[0], 1))
+    torch = torch_start()
+    forward(torch)
+    fold(torch)
+    if torch:
+        torch.close()
+    if not QUICK:
+        startup()
+    net()
+    print(f"\n{model}, {os.cpu_count()} cores, {THREADS} threads, {time.strftime('%Y-%m-%d')}, "
+          f"{'quick shapes' if QUICK else '135M shapes'}, {time.monotonic() - start:.0f} s\n")
+    print("| figure | measured | target | met |\n|---|---|---|---|")
+    print("\n".join(rows))
+    if failed:
+        sys.exit("bench: more than 25 % beyond the bound: " + "; ".join(failed))
+
+
+main()
