@@ -7,7 +7,7 @@
 struct values {
     struct peer_common common;
     struct peer_flags flags;
-    const char *data;
+    const char *data, *checkpoint;
     uint64_t max, batch;
 };
 
@@ -37,7 +37,8 @@ static enum err subject_open(struct subject *s, const struct values *v, struct e
         peer_home_get(&home, "eval_data", s->data);
     if (s->data[0] == '\0')
         return err_set(why, ERR_RANGE, "eval needs --data FILE: the home names no evaluation data");
-    const struct peer_engine_options o = peer_flags_engine(&v->flags, &home, verified);
+    struct peer_engine_options o = peer_flags_engine(&v->flags, &home, verified);
+    o.checkpoint = v->checkpoint;
     return peer_home_state_open(&s->state, &home, &s->engine, &o, why);
 }
 
@@ -113,6 +114,8 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
+    {"checkpoint", PEER_TEXT, offsetof(struct values, checkpoint), "N|last",
+     "the state that the owner's checkpoint names (default: everything held)", 0, 0},
     PEER_FLAG_ROWS(struct values, flags,
                    "model folder to evaluate; with --home: where the run's base model is"),
     {"data", PEER_TEXT, offsetof(struct values, data), "FILE",

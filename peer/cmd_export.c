@@ -8,7 +8,7 @@ extern const struct peer_command peer_cmd_export;
 struct values {
     struct peer_common common;
     struct peer_flags flags;
-    const char *out, *dtype;
+    const char *out, *dtype, *checkpoint;
 };
 
 static int report(const struct values *v, const struct peer_home_state *s,
@@ -46,7 +46,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     ENSURE(peer_export_dtype(&dtype, v->dtype ? v->dtype : "f32"));
     enum err e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK) {
-        const struct peer_engine_options o = peer_flags_engine(&v->flags, &home, verified);
+        struct peer_engine_options o = peer_flags_engine(&v->flags, &home, verified);
+        o.checkpoint = v->checkpoint;
         e = peer_home_state_open(&state, &home, &engine, &o, &why);
     }
     if (e == ERR_OK)
@@ -58,6 +59,8 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
+    {"checkpoint", PEER_TEXT, offsetof(struct values, checkpoint), "N|last",
+     "the state that the owner's checkpoint names (default: everything held)", 0, 0},
     {"out", PEER_TEXT, offsetof(struct values, out), "DIR", "folder to write", 0, 0},
     {"dtype", PEER_CHOICE, offsetof(struct values, dtype), "f32|f16|bf16",
      "type of the written weights (default: f32)", 0, 0},

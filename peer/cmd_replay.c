@@ -8,7 +8,7 @@ extern const struct peer_command peer_cmd_replay;
 struct values {
     struct peer_common common;
     struct peer_flags flags;
-    const char *manifest, *ledger, *out;
+    const char *manifest, *ledger, *out, *checkpoint;
 };
 
 struct replay {
@@ -55,7 +55,10 @@ static enum err replay_fold(struct replay *r, const struct values *v, const stru
                                   "segments", &r->loaded, why);
     TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), r->manifest.run_id,
                         nobody, true, &fresh, why));
-    const enum err e = peer_load_ledger(r->gossip, ledger, &r->manifest, &r->engine, peer_progress,
+    const enum err e =
+        v->checkpoint ? peer_load_checkpoint(r->gossip, ledger, home, v->checkpoint, &r->manifest,
+                                             &r->engine, &r->loaded, why)
+                      : peer_load_ledger(r->gossip, ledger, &r->manifest, &r->engine, peer_progress,
                                         "segments", &r->loaded, why);
     net_ledger_close(ledger);
     return e;
@@ -98,6 +101,10 @@ static int run(void *values, const char *const *args, size_t n_args)
     struct replay r = {0};
     (void)args;
     (void)n_args;
+    if (v->ledger && v->checkpoint) {
+        (void)err_set(&why, ERR_RANGE, "--checkpoint needs a home: an exported ledger has no frontiers");
+        return peer_usage(&peer_cmd_replay, &why);
+    }
     if (v->ledger && !v->manifest && !v->common.home) {
         (void)err_set(&why, ERR_RANGE, "replay --ledger needs --manifest FILE");
         return peer_usage(&peer_cmd_replay, &why);
@@ -119,6 +126,8 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
+    {"checkpoint", PEER_TEXT, offsetof(struct values, checkpoint), "N|last",
+     "the state that the owner's checkpoint names (default: everything held)", 0, 0},
     {"manifest", PEER_TEXT, offsetof(struct values, manifest), "FILE",
      "the run's manifest (default: the home's)", 0, 0},
     {"ledger", PEER_TEXT, offsetof(struct values, ledger), "FILE",

@@ -15,7 +15,7 @@ struct values {
     struct peer_flags flags;
     const char *listen, *data, *log_level, *log_format;
     struct peer_list connect;
-    uint64_t batch, segment, snapshot;
+    uint64_t batch, segment, snapshot, checkpoint;
     double seal, linger, drain;
     bool relay, paused;
     struct peer_host_limits host;
@@ -220,7 +220,8 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
             .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
-            .memory = v->flags.memory, .paused = v->paused, .snapshot_every = v->snapshot, .host = &s->host,
+            .memory = zo_model_memory(s->engine.model) == ZO_MEMORY_FAST ? "fast" : "lean", .paused = v->paused, .snapshot_every = v->snapshot,
+            .checkpoint_every = v->checkpoint, .host = &s->host,
             .metrics = v->metrics == METRICS_OFF ? -1 : (int)v->metrics,
         };
         json_decref(*status);
@@ -285,6 +286,8 @@ static const struct peer_option options[] = {
     {"on-battery", PEER_CHOICE, AT(battery), "always|never", "measure on battery power (default: always)", 0, 0},
     {"hours", PEER_TEXT, AT(hours), "FROM-TO", "measure only in these hours of the local day, such as 22-6 (default: all)", 0, 0},
     {"metrics", PEER_U64, AT(metrics), "PORT", "status page and Prometheus metrics on http://127.0.0.1:PORT/ (default: off)", 0, 65535},
+    {"checkpoint-every", PEER_U64, AT(checkpoint), "STEPS",
+     "as the run's owner: sign the name of the state, for all to evaluate and export (default: never)", 1, UINT32_MAX},
     {"snapshot-every", PEER_U64, AT(snapshot), "RECORDS",
      "keep a snapshot for restarts and joiners, and start from one (default: 65536; 0: never)", 0, UINT64_C(1) << 40},
     {"log-level", PEER_CHOICE, AT(log_level), "error|warn|info|debug", "lines on stderr and in the home's log (default: info)", 0, 0},

@@ -313,6 +313,9 @@ static void take_messages(struct daemon *d)
         case PEER_MSG_FIGURES:
             take_figures(d, (const struct peer_msg_figures *)(const void *)m);
             break;
+        case PEER_MSG_NAMED:
+            daemon_check_named(d, (const struct peer_msg_named *)(const void *)m);
+            break;
         case PEER_MSG_FATAL:
             d->why = ((const struct peer_msg_fatal *)(const void *)m)->why;
             quit(d, PEER_END_FAILED);
@@ -380,6 +383,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
     if (d->asking)
         stop_asking(d, now);
     daemon_snap_tick(d);
+    daemon_check_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
@@ -497,6 +501,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
     daemon_snap_free(d);
+    free(d->check.bytes);
     peer_donor_release(&d->donor);
 }
 

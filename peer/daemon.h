@@ -32,6 +32,7 @@ struct peer_daemon_options {
     double drain_s;                         /* and the longest wait for neighbours */
     bool paused;                            /* at start */
     uint64_t snapshot_every;                /* records between snapshots; 0: none is made or asked for */
+    uint64_t checkpoint_every;              /* steps between the owner's checkpoints; 0: none */
     const struct peer_host_limits *host;    /* NULL: none */
     int metrics;                            /* port of /metrics on loopback; 0: any free one; -1: off */
     const char *memory;                     /* "lean" or "fast", for status */

@@ -8,6 +8,7 @@
 #include "peer/pipe.h"
 #include "peer/web.h"
 #include <onebyte/net/book.h>
+#include <onebyte/net/control.h>
 #include <onebyte/net/gossip.h>
 #include <onebyte/net/ledger.h>
 #include <onebyte/net/transport.h>
@@ -73,8 +74,19 @@ struct snap {
     } served[SNAP_SERVED];
 };
 
+struct check { /* daemon_check.c */
+    bool naming, final;           /* the compute actor was asked; for the last step */
+    uint64_t next, asked_ns;      /* step of the next one */
+    uint8_t want[32];             /* the frontier that is fetched */
+    uint64_t want_number, have, got, total, wanted_ns;
+    uint32_t link;
+    size_t turn;
+    uint8_t *bytes;
+};
+
 struct daemon {
     struct peer_daemon_options o;
+    struct check check;
     struct snap snap;
     const struct peer_manifest *m;
     struct net_identity self;
@@ -167,6 +179,13 @@ void daemon_round_heard(struct daemon *d, const struct net_action *stored);
 bool daemon_round_hold_fold(struct daemon *d, uint64_t step, struct peer_msg_fold *m); /* true: taken */
 void daemon_round_tick(struct daemon *d);
 void daemon_round_free(struct daemon *d);
+
+/* daemon_check.c */
+bool daemon_check_last(const struct daemon *d, struct net_control *c); /* false: no checkpoint yet */
+void daemon_check_named(struct daemon *d, const struct peer_msg_named *m);
+bool daemon_check_final(struct daemon *d); /* at the last step; true: it is being made, wait */
+bool daemon_check_frame(struct daemon *d, uint32_t link, const uint8_t *f, size_t n);
+void daemon_check_tick(struct daemon *d);
 
 /* daemon_snap.c */
 void daemon_snap_start(struct daemon *d);   /* before the ledger is loaded */

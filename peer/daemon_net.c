@@ -225,7 +225,8 @@ void daemon_event(struct daemon *d, const struct net_event *e)
         l = daemon_link(d, e->link);
         if (!l || e->n == 0)
             break;
-        if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST && daemon_snap_frame(d, e->link, e->frame, e->n))
+        if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST &&
+            (daemon_snap_frame(d, e->link, e->frame, e->n) || daemon_check_frame(d, e->link, e->frame, e->n)))
             break;
         if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST)
             peer_donor_frame(&d->donor, d->transport, e->link, e->frame, e->n);

@@ -102,6 +102,20 @@ static void figures(const struct daemon *d, json_t *s)
     json_object_set_new(s, "why", json_string(joining ? joining : d->figures_known ? f->why : "starting"));
 }
 
+static json_t *checkpoint(const struct daemon *d)
+{
+    struct net_control c;
+    json_t *o = json_object();
+    if (!daemon_check_last(d, &c)) {
+        json_decref(o);
+        return json_null();
+    }
+    json_object_set_new(o, "number", integer(c.number));
+    json_object_set_new(o, "frontier_digest", peer_json_hex(c.frontier, 32));
+    json_object_set_new(o, "state", peer_json_hex(c.state, 32));
+    return o;
+}
+
 json_t *daemon_status(const struct daemon *d)
 {
     json_t *s = json_object(), *records = json_object(), *agreement = json_object();
@@ -128,6 +142,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(agreement, "agree", integer(agree));
     json_object_set_new(agreement, "links", integer(links));
     json_object_set_new(s, "agreement", agreement);
+    json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "peers", peers(d));
     json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
     json_object_set_new(s, "device", json_string("cpu"));

@@ -22,6 +22,7 @@ struct peer_engine_options {
     size_t threads;      /* 0: physical cores this process may use */
     const char *kernels; /* NULL: auto */
     enum zo_memory memory;
+    const char *checkpoint; /* peer_home_state_open: "last" or a number; NULL: everything held */
     const char *verified; /* cache for peer_manifest_check_model; NULL: always hash */
 };
 
@@ -40,6 +41,8 @@ NODISCARD enum err peer_engine_open(struct peer_engine *e, const struct peer_man
                                     const struct peer_engine_options *o, struct err_why *why);
 void peer_engine_close(struct peer_engine *e);
 
+size_t peer_threads_most(void); /* hardware threads in this process's affinity, at least 1: more would only wait */
+uint64_t peer_memory_available(void); /* bytes the kernel could give without swapping; 0: unknown */
 size_t peer_threads_default(void); /* physical cores in this process's affinity, at least 1, at most LIMIT_THREADS */
 
 /* Opens a JSONL file with the engine's tokenizer; length_max as the manifest says, else the model's context.
@@ -90,6 +93,12 @@ struct peer_loaded {
 NODISCARD enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *l, const struct peer_manifest *m,
                                     struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
                                     void *ctx, struct peer_loaded *out, struct err_why *why);
+
+/* Exactly what a checkpoint names ("last" or its number), also after cuts: segments of the live chains and those kept aside,
+ * then both hashes of the owner's signed event are compared.  home: where frontiers are kept. */
+NODISCARD enum err peer_load_checkpoint(struct net_gossip *g, struct net_ledger *l, const struct peer_home *home,
+                                        const char *which, const struct peer_manifest *m, struct peer_engine *e,
+                                        struct peer_loaded *out, struct err_why *why);
 
 /* The same from an exported ledger (net/ledger.h).  ERR_FORMAT: damaged, or of another run. */
 NODISCARD enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m,

@@ -80,6 +80,13 @@ const char *peer_home_path(const struct peer_home *h, const char *name, char *ou
     return out;
 }
 
+const char *peer_checkpoint_path(const struct peer_home *h, uint64_t number, char out[PEER_PATH_BYTES])
+{
+    char name[64];
+    snprintf(name, sizeof name, "snapshots/checkpoint-%llu.frontier", (unsigned long long)number);
+    return peer_home_path(h, name, out);
+}
+
 /* An open file description's lock: it dies with its holder, and asking about it does not take it. */
 static struct flock whole_file(short type)
 {

@@ -28,6 +28,9 @@ bool peer_home_running(const struct peer_home *h); /* some process holds the loc
 /* out [PEER_PATH_BYTES] <- dir/name; returns out. */
 const char *peer_home_path(const struct peer_home *h, const char *name, char *out);
 
+/* out <- where the frontier of checkpoint `number` is kept. */
+const char *peer_checkpoint_path(const struct peer_home *h, uint64_t number, char out[PEER_PATH_BYTES]);
+
 /* The identity; made first if there is none and make is set (*made, may be NULL, says so). */
 NODISCARD enum err peer_home_identity(const struct peer_home *h, struct net_identity *i, bool make, bool *made,
                                       struct err_why *why);

@@ -1,5 +1,9 @@
 /* From a ledger into a state: gossip's checks decide what counts, the fold adds many segments at once. */
 #include "peer/engine.h"
+#include "peer/snapshot.h"
+#include <inttypes.h>
+#include <onebyte/base/bytes.h>
+#include <onebyte/net/control.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,6 +173,127 @@ enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger,
     return loading_end(&l, e, why);
 }
 
+/* ---- checkpoints ---- */
+
+struct named {
+    struct loading l; /* first: load_segment and load_control get it */
+    struct net_control c;
+    bool found, last;
+    uint64_t number;
+    uint8_t *bytes;
+    struct peer_snapshot frontier; /* only its frontier is set */
+};
+
+static bool find_named(void *ctx, const uint8_t *frame, size_t n)
+{
+    struct named *k = ctx;
+    struct net_control c;
+    if (net_control_parse(&c, frame, n) != ERR_OK || c.kind != NET_CHECKPOINT ||
+        net_control_check(&c, &k->l.manifest->net) != ERR_OK)
+        return true;
+    if (k->last ? !k->found || c.number >= k->c.number : c.number == k->number) {
+        k->c = c;
+        k->found = true;
+    }
+    return true;
+}
+
+static enum err read_frontier(struct named *k, const struct peer_home *home, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES];
+    uint8_t hash[32];
+    const size_t most = (size_t)LIMIT_FEEDS * PEER_FRONTIER_ENTRY + 1;
+    peer_checkpoint_path(home, k->c.number, path);
+    FILE *f = fopen(path, "rbe");
+    size_t n = 0;
+    k->bytes = malloc(most);
+    if (f && k->bytes)
+        n = fread(k->bytes, 1, most, f);
+    if (f)
+        (void)fclose(f);
+    else
+        return err_set(why, ERR_NOTFOUND, "the frontier of checkpoint %" PRIu64 " is not here yet: run the peer beside one that has it",
+                       k->c.number);
+    if (!k->bytes)
+        return err_set(why, ERR_NOMEM, "out of memory");
+    net_hash(hash, &(const struct net_part){k->bytes, n}, 1);
+    if (n % PEER_FRONTIER_ENTRY != 0 || memcmp(hash, k->c.frontier, 32) != 0)
+        return err_set(why, ERR_FORMAT, "%s is damaged: remove it, and run the peer to fetch it again", path);
+    k->frontier.frontier = k->bytes;
+    k->frontier.n_frontier = n / PEER_FRONTIER_ENTRY;
+    return ERR_OK;
+}
+
+static bool named_segment(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+{
+    const struct named *k = ctx;
+    struct net_frontier_entry e;
+    if (!peer_snapshot_entry(&k->frontier, machine, &e) || bytes_get_le(wire + 4, 8) >= e.count)
+        return true;
+    return load_segment(ctx, machine, wire, n, unix_ms);
+}
+
+/* Cuts that came after the checkpoint are lower than those it names. */
+static bool named_control(void *ctx, const uint8_t *frame, size_t n)
+{
+    const struct named *k = ctx;
+    struct net_frontier_entry e;
+    struct net_control c;
+    if (net_control_parse(&c, frame, n) != ERR_OK)
+        return true;
+    if (c.kind == NET_ADMIT || ((c.kind == NET_RETRACT || c.kind == NET_FORK) &&
+                                peer_snapshot_entry(&k->frontier, c.machine, &e) && c.seq >= e.cut))
+        return load_control(ctx, frame, n);
+    return true;
+}
+
+static enum err load_named(struct named *k, struct net_ledger *ledger, struct err_why *why)
+{
+    uint8_t hash[32];
+    enum err e = net_ledger_each_control(ledger, named_control, k);
+    if (e == ERR_OK && k->l.failed == ERR_OK)
+        e = net_ledger_each(ledger, named_segment, k);
+    if (e == ERR_OK && k->l.failed == ERR_OK)
+        e = net_ledger_each_branch(ledger, named_segment, k);
+    if (e == ERR_OK && k->l.failed == ERR_OK)
+        e = net_ledger_each_control(ledger, named_control, k);
+    if (e != ERR_OK || k->l.failed != ERR_OK)
+        return e;
+    net_gossip_frontier_digest(k->l.gossip, NET_ALL, hash);
+    if (memcmp(hash, k->c.frontier, 32) != 0)
+        return err_set(why, ERR_NOTFOUND, "the ledger does not hold every segment that checkpoint %" PRIu64 " names", k->c.number);
+    return ERR_OK;
+}
+
+enum err peer_load_checkpoint(struct net_gossip *g, struct net_ledger *ledger, const struct peer_home *home,
+                              const char *which, const struct peer_manifest *m, struct peer_engine *engine,
+                              struct peer_loaded *out, struct err_why *why)
+{
+    struct named k = {.last = strcmp(which, "last") == 0};
+    uint8_t hash[32];
+    char *end = NULL;
+    k.number = k.last ? 0 : strtoull(which, &end, 10);
+    if (!k.last && (which[0] < '0' || which[0] > '9' || *end))
+        return err_set(why, ERR_RANGE, "--checkpoint takes a number or 'last'");
+    TRY(loading_init(&k.l, g, m, engine, out));
+    enum err e = net_ledger_each_control(ledger, find_named, &k);
+    if (e == ERR_OK && !k.found)
+        e = err_set(why, ERR_NOTFOUND, "the ledger has no checkpoint %s (the owner makes them with run --checkpoint-every)",
+                    k.last ? "yet" : which);
+    if (e == ERR_OK)
+        e = read_frontier(&k, home, why);
+    if (e == ERR_OK)
+        e = load_named(&k, ledger, why);
+    e = loading_end(&k.l, e, why);
+    free(k.bytes);
+    if (e != ERR_OK || !engine)
+        return e;
+    peer_snapshot_hash(engine->state, hash);
+    if (memcmp(hash, k.c.state, 32) != 0)
+        return err_set(why, ERR_FORMAT, "checkpoint %" PRIu64 " names another state than its records make", k.c.number);
+    return ERR_OK;
+}
+
 enum err peer_load_portable(struct net_gossip *g, const char *path, const struct peer_manifest *m,
                             struct peer_engine *engine,
                             bool (*go_on)(void *ctx, uint64_t done, uint64_t total), void *ctx,
@@ -216,6 +341,8 @@ static enum err state_open(struct peer_home_state *s, const struct peer_home *h,
                                self.id, true, &fresh, why);
     net_identity_release(&self);
     TRY(code);
+    if (o && o->checkpoint)
+        return peer_load_checkpoint(s->gossip, s->ledger, h, o->checkpoint, &s->manifest, e, &s->loaded, why);
     return peer_load_ledger(s->gossip, s->ledger, &s->manifest, e, e ? peer_progress : NULL,
                             "segments", &s->loaded, why);
 }
