@@ -211,7 +211,7 @@ enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void
 enum err onebyte_tuner_take(struct onebyte_tuner *t, const uint8_t *message, size_t bytes, struct err_why *why)
 {
     if (bytes <= 32 || bytes > ONEBYTE_MESSAGE_BYTES || net_gossip_load(t->gossip, message, message + 32, bytes - 32) != ERR_OK)
-        return err_set(why, ERR_PROTO, "the message is damaged, of another run, out of order, or taken already");
+        return err_set(why, ERR_PROTO, "the message is damaged, of another run, or out of order");
     const enum err e = fold(t);
     return e == ERR_OK ? e : err_set(why, e, "folding: %s", err_str(e));
 }

@@ -40,7 +40,7 @@ ONEBYTE_API void onebyte_tuner_free(struct onebyte_tuner *t); /* NULL is fine */
  * the machine uses example number i of the machine, from 0 on. */
 ONEBYTE_API NODISCARD enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void *ctx, uint32_t n_records,
                                                      uint8_t message[ONEBYTE_MESSAGE_BYTES], size_t *bytes, struct err_why *why);
-/* Another's message.  ERR_PROTO: damaged, of another run, out of order, or taken already: nothing changed. */
+/* Another's message; one that was taken already changes nothing.  ERR_PROTO: damaged, of another run, or out of order. */
 ONEBYTE_API NODISCARD enum err onebyte_tuner_take(struct onebyte_tuner *t, const uint8_t *message, size_t bytes, struct err_why *why);
 
 ONEBYTE_API const float *onebyte_tuner_theta(const struct onebyte_tuner *t); /* [n], until the next call that changes it */
