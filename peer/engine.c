@@ -1,5 +1,6 @@
 /* Model, tokenizer, pool, kernels, state: opening them, evaluating, and the digest. */
 #include "peer/engine.h"
+#include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -35,6 +36,15 @@ static enum err check_tensors(const struct zo_model *model, const struct zo_rule
     return e;
 }
 
+/* Lean instead of fast where the float copy would drive the machine out of memory: an overcommitting
+ * kernel hands it out all the same. */
+static enum zo_memory affordable(const struct peer_engine *e, enum zo_memory asked)
+{
+    const uint64_t have = peer_memory_available();
+    const bool short_of = have > 0 && zo_model_parameters(e->model) * sizeof(float) > have;
+    return asked == ZO_MEMORY_FAST && short_of ? ZO_MEMORY_LEAN : asked;
+}
+
 static enum err open_state(struct peer_engine *e, const struct peer_engine_options *o,
                            struct err_why *why)
 {
@@ -47,7 +57,10 @@ static enum err open_state(struct peer_engine *e, const struct peer_engine_optio
     if (made != ERR_OK)
         return err_set(why, made, "not enough memory for the parameters of %s", o->model_dir);
     TRY(zo_model_load_state(e->model, e->state, e->pool, why));
-    return zo_model_bind(e->model, e->state, o->memory, why);
+    TRY(zo_model_bind(e->model, e->state, affordable(e, o->memory), why));
+    if (o->memory == ZO_MEMORY_FAST && zo_model_memory(e->model) != ZO_MEMORY_FAST)
+        peer_log(PEER_WARN, "memory", "memory=lean reason=\"too little memory for --memory fast\"");
+    return ERR_OK;
 }
 
 static enum err open_parts(struct peer_engine *e, const struct peer_engine_options *o,

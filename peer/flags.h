@@ -1,4 +1,5 @@
-/* peer/flags.h -- the options that every computing command shares: --model, --threads, --kernels, --memory. */
+/* peer/flags.h -- the options that every computing command shares: --model, --threads, --reserve, --kernels,
+ * --memory; and what is done where this machine cannot give what they ask for: one line in the log, the next best. */
 #ifndef PEER_FLAGS_H
 #define PEER_FLAGS_H
 #include "peer/engine.h"
@@ -6,19 +7,21 @@
 
 struct peer_flags {
     const char *model, *kernels, *memory;
-    uint64_t threads;
+    uint64_t threads, reserve;
 };
 
 /* Table rows for member `m` (struct peer_flags) of values struct S. */
 #define PEER_FLAG_ROWS(S, m, model_help)                                                                                \
     {"model", PEER_TEXT, offsetof(S, m.model), "DIR", model_help, 0, 0},                                               \
-        {"threads", PEER_U64, offsetof(S, m.threads), "N", "worker threads (default: this machine's cores)", 1,        \
+        {"threads", PEER_U64, offsetof(S, m.threads), "N", "worker threads (default: physical cores less --reserve)", 1, \
          LIMIT_THREADS},                                                                                               \
+        {"reserve", PEER_U64, offsetof(S, m.reserve), "N", "cores left to their owner when --threads is not given (default: 0)", \
+         0, LIMIT_THREADS},                                                                                               \
         {"kernels", PEER_CHOICE, offsetof(S, m.kernels), "auto|ref|avx2|avx512", "arithmetic kernels (default: auto)", \
          0, 0},                                                                                                        \
         {"memory", PEER_CHOICE, offsetof(S, m.memory), "auto|lean|fast",                                               \
          "fast keeps a float copy of the weights beside the integers (default: auto, by free memory)", 0, 0}
 
-/* What peer_engine_open takes; verified [PEER_PATH_BYTES] is the caller's buffer, filled when h is not NULL. */
+/* What peer_engine_open takes, cut down to what this machine has; verified [PEER_PATH_BYTES] is the caller's buffer, filled when h is not NULL. */
 struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const struct peer_home *h, char *verified);
 #endif

@@ -18,6 +18,29 @@ static size_t core_of(size_t cpu)
     return first;
 }
 
+size_t peer_threads_most(void)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return LIMIT_THREADS;
+    const size_t n = (size_t)CPU_COUNT(&allowed);
+    return n == 0 ? 1 : n > LIMIT_THREADS ? LIMIT_THREADS : n;
+}
+
+uint64_t peer_memory_available(void)
+{
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f)
+        return 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    fclose(f);
+    return (uint64_t)kib * 1024;
+}
+
 size_t peer_threads_default(void)
 {
     cpu_set_t allowed, cores;

@@ -261,6 +261,11 @@ enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_mem
     return zo_model_refresh(m, NULL);
 }
 
+enum zo_memory zo_model_memory(const struct zo_model *m)
+{
+    return m->resident ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN;
+}
+
 struct refresh {
     const struct zo_model *m;
     struct param p; /* without its resident copy, so that reading goes to the state */

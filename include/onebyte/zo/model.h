@@ -41,6 +41,8 @@ enum zo_memory { ZO_MEMORY_AUTO, ZO_MEMORY_LEAN, ZO_MEMORY_FAST }; /* fast: a re
 /* Binds the state whose integers are the weights from now on (NULL: the checkpoint's own values).
  * The state is borrowed and only read. */
 NODISCARD enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_memory memory, struct err_why *why);
+/* What bind chose: ZO_MEMORY_FAST or ZO_MEMORY_LEAN (also where fast was asked for and memory was short). */
+enum zo_memory zo_model_memory(const struct zo_model *m);
 /* The bound state was folded into: refresh what was derived from it. */
 NODISCARD enum err zo_model_refresh(struct zo_model *m, struct zo_pool *pool);
 
