@@ -4,12 +4,12 @@
 #include "peer/home.h"
 #include "peer/json_out.h"
 #include "peer/options.h"
+#include "peer/watch.h"
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 struct values {
     struct peer_common common;
@@ -134,58 +134,58 @@ static void span(char out[32], double s)
         snprintf(out, 32, "%.1f h", s / 3600);
 }
 
-static void print_peers(const json_t *peers)
+static void print_peers(FILE *out, const json_t *peers)
 {
     if (json_array_size(peers) == 0) {
-        printf("\n  no peers connected\n");
+        fprintf(out, "\n  no peers connected\n");
         return;
     }
-    printf("\n  %-10s %-24s %-4s %12s %9s %10s %10s  %s\n", "peer", "address", "dir", "records", "seen", "sent", "received", "state");
+    fprintf(out, "\n  %-10s %-24s %-4s %12s %9s %10s %10s  %s\n", "peer", "address", "dir", "records", "seen", "sent", "received", "state");
     for (size_t i = 0; i < json_array_size(peers); i++) {
         const json_t *p = json_array_get(peers, i);
         char seen[32], sent[32], received[32];
         span(seen, number(p, "last_seen_s"));
         amount(sent, number(p, "sent"), "B");
         amount(received, number(p, "received"), "B");
-        printf("  %-10.8s %-24.24s %-4s %12.0f %9s %10s %10s  %s\n", text(p, "id"), text(p, "address"), text(p, "direction"),
+        fprintf(out, "  %-10.8s %-24.24s %-4s %12.0f %9s %10s %10s  %s\n", text(p, "id"), text(p, "address"), text(p, "direction"),
                number(p, "records"), seen, sent, received, text(p, "state"));
     }
 }
 
-static void print_table(const json_t *o)
+static void print_table(FILE *out, const json_t *o)
 {
     const json_t *records = json_object_get(o, "records"), *bytes = json_object_get(o, "bytes");
     const json_t *agreement = json_object_get(o, "agreement");
     const double step = number(o, "step"), steps = number(o, "steps");
     char a[32], b[32], c[32];
-    printf("run %s  %s\n", text(o, "name"), text(o, "run_id"));
-    printf("  step          %.0f of %.0f (%.1f %%)\n", step, steps, steps > 0 ? 100 * step / steps : 0);
+    fprintf(out, "run %s  %s\n", text(o, "name"), text(o, "run_id"));
+    fprintf(out, "  step          %.0f of %.0f (%.1f %%)\n", step, steps, steps > 0 ? 100 * step / steps : 0);
     if (isfinite(number(o, "loss")))
-        printf("  loss          %.5f (this machine's latest examples)\n", number(o, "loss"));
-    printf("  digest        %s\n", text(o, "digest"));
+        fprintf(out, "  loss          %.5f (this machine's latest examples)\n", number(o, "loss"));
+    fprintf(out, "  digest        %s\n", text(o, "digest"));
     if (agreement)
-        printf("  agreement     %.0f of %.0f neighbours hold exactly the same records\n", number(agreement, "agree"),
+        fprintf(out, "  agreement     %.0f of %.0f neighbours hold exactly the same records\n", number(agreement, "agree"),
                number(agreement, "links"));
-    printf("machine %.8s  %s\n", text(o, "machine_id"), json_is_true(json_object_get(o, "contributing")) ? "contributing" : "not contributing");
+    fprintf(out, "machine %.8s  %s\n", text(o, "machine_id"), json_is_true(json_object_get(o, "contributing")) ? "contributing" : "not contributing");
     if (!json_is_true(json_object_get(o, "contributing")))
-        printf("  because       %s\n", text(o, "why"));
-    printf("  records       %.0f own, %.0f folded\n", number(records, "own"), number(records, "folded"));
+        fprintf(out, "  because       %s\n", text(o, "why"));
+    fprintf(out, "  records       %.0f own, %.0f folded\n", number(records, "own"), number(records, "folded"));
     if (json_is_true(json_object_get(o, "running"))) {
         amount(a, number(o, "records_per_s"), "gradients/s");
         amount(b, number(o, "memory"), "B");
         span(c, number(o, "uptime_s"));
-        printf("  speed         %s, batch %.0f, %.0f threads on %s (%s)\n", a, number(o, "batch"), number(o, "threads"),
+        fprintf(out, "  speed         %s, batch %.0f, %.0f threads on %s (%s)\n", a, number(o, "batch"), number(o, "threads"),
                text(o, "device"), text(o, "kernels"));
-        printf("  memory        %s, up %s, listening on %s\n", b, c, text(o, "listen"));
+        fprintf(out, "  memory        %s, up %s, listening on %s\n", b, c, text(o, "listen"));
     }
     amount(a, number(bytes, "sent"), "B");
     amount(b, number(bytes, "received"), "B");
-    printf("  traffic       %s sent, %s received", a, b);
+    fprintf(out, "  traffic       %s sent, %s received", a, b);
     if (isfinite(number(bytes, "per_record")))
-        printf(", %.2f bytes per gradient (%.2f in segments)", number(bytes, "per_record"), number(bytes, "segment_per_record"));
-    printf("\n");
+        fprintf(out, ", %.2f bytes per gradient (%.2f in segments)", number(bytes, "per_record"), number(bytes, "segment_per_record"));
+    fprintf(out, "\n");
     if (json_is_true(json_object_get(o, "running")))
-        print_peers(json_object_get(o, "peers"));
+        print_peers(out, json_object_get(o, "peers"));
 }
 
 /* For monitoring (Nagios and its kin): one line, exit code 0 fine, 1 warning, 2 critical, 3 unknown. */
@@ -221,29 +221,42 @@ static void on_signal(int signal_number)
     interrupted = 1;
 }
 
-static int watch(const struct values *v, const struct peer_home *h)
+/* The whole screen, anew: what went wrong stands where the table would. */
+static void render(void *ctx, FILE *out)
+{
+    struct err_why why = {{0}};
+    json_t *o = NULL;
+    if (get(ctx, &o, &why) == ERR_OK)
+        print_table(out, o);
+    else
+        fprintf(out, "%s\n", why.text);
+    json_decref(o);
+}
+
+static int watch(const struct values *v, struct peer_home *h)
 {
     const struct timespec pause = {.tv_sec = (time_t)v->interval,
                                    .tv_nsec = (long)((v->interval - floor(v->interval)) * 1e9)};
     struct sigaction act = {.sa_handler = on_signal};
-    const bool terminal = isatty(STDOUT_FILENO) && !v->common.json;
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    if (!v->common.json && peer_watch_possible()) {
+        struct err_why why = {{0}};
+        return peer_watch(render, h, v->interval, &interrupted, &why) == ERR_OK ? PEER_EXIT_OK : peer_fail(&why);
+    }
     while (!interrupted) {
         struct err_why why = {{0}};
         json_t *o = NULL;
         const enum err e = get(h, &o, &why);
-        if (terminal)
-            printf("\033[H\033[J"); /* home, clear to the end: no flicker in any terminal since the VT100 */
         if (e != ERR_OK)
             printf("%s\n", why.text);
         else if (v->common.json)
             (void)peer_json_print(o);
         else
-            print_table(o);
+            print_table(stdout, o);
         if (e == ERR_OK && !v->common.json)
             json_decref(o);
-        if (!terminal && !v->common.json)
+        if (!v->common.json)
             printf("\n");
         if (fflush(stdout) != 0)
             return PEER_EXIT_FAILED;
@@ -275,7 +288,7 @@ static int run(void *values, const char *const *args, size_t n_args)
         return check(o);
     if (v->common.json)
         return peer_json_print(o);
-    print_table(o);
+    print_table(stdout, o);
     json_decref(o);
     return PEER_EXIT_OK;
 }

@@ -2,6 +2,7 @@
 """Running it: installation, doctor, status --check, host limits, metrics and page, plot; real processes on loopback."""
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -155,6 +156,38 @@ def test_plot(folder, swarm):
     assert len(svg.getElementsByTagName("polyline")) >= 3
     code, _, err = call("plot", "--home", s.peers[0].home, "--out", f"{folder}/no/such/folder.svg")
     assert code == 1 and len(err.splitlines()) == 1, err
+
+
+def test_watch(folder, swarm):
+    """On a terminal the whole screen, ended by q; without one, or a dumb one, plain text."""
+    s = swarm()
+    a = s.peer("a").start()
+    a.wait_status("contributing", lambda x: x["contributing"])
+    for extra in ({}, {"NO_COLOR": "1"}):
+        main_fd, side_fd = pty.openpty()
+        p = subprocess.Popen([ONEBYTE, "status", "--watch", "--interval", "0.2", "--home", a.home], stdin=side_fd, stdout=side_fd,
+                             stderr=side_fd, env=dict(environment(), TERM="xterm-256color", LINES="30", COLUMNS="100", **extra))
+        os.close(side_fd)
+        seen = b""
+        end = time.monotonic() + 240
+        while b"q: end" not in seen or b"gradients/s" not in seen:
+            assert time.monotonic() < end and p.poll() is None, seen
+            seen += os.read(main_fd, 65536)
+        os.write(main_fd, b"q")
+        try:
+            while chunk := os.read(main_fd, 65536):
+                seen += chunk
+        except OSError:
+            pass  # the other side is closed
+        assert p.wait(timeout=240) == 0
+        os.close(main_fd)
+        assert (b"32m" in seen) == (not extra), seen
+    p = subprocess.Popen([ONEBYTE, "status", "--watch", "--home", a.home], stdout=subprocess.PIPE, text=True, env=environment(),
+                         stdin=subprocess.DEVNULL)
+    assert p.stdout.readline().startswith("run ")
+    p.terminate()
+    rest = p.communicate(timeout=240)[0]
+    assert p.returncode == 0 and "\x1b" not in rest
 
 
 def test_library(folder, swarm):
