@@ -138,7 +138,7 @@ def test_a_peer_behind_nat(folder, swarm):
             sh(f"ip netns add {n}", f"ip link add in0 netns {router} type veth peer name eth0 netns {n}",
                f"ip -n {router} address add {net}.1/24 dev in0", f"ip -n {router} link set in0 up", f"ip -n {n} link set lo up",
                f"ip -n {n} link set eth0 up", f"ip -n {n} address add {net}.2/24 dev eth0", f"ip -n {n} route add default via {net}.1")
-            rules = "table ip t { chain c { type nat hook postrouting priority 100; oifname eth0 masquerade; } }"
+            rules = "table ip t { chain c { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }"
             if subprocess.run(["ip", "netns", "exec", router, "sh", "-c", f"echo 1 > /proc/sys/net/ipv4/ip_forward && nft '{rules}'"],
                               capture_output=True, timeout=60).returncode != 0:
                 raise Skip("the kernel has no NAT for namespaces")
