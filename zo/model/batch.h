@@ -97,6 +97,10 @@ void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *
                       size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
                       float *scratch, const float **plain);
 
+/* lora.c: y += scale B A x of the lins that have adapters, each pass with its own perturbed A and B. */
+void zo_lora_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n);
+size_t zo_lora_scratch(const struct batch *b, size_t n_in, size_t n_out);
+
 /* forward.c */
 void zo_forward(struct batch *b); /* x <- the last layer's output */
 /* head.c */

@@ -128,11 +128,15 @@ struct param {
     int64_t state;       /* its number in the bound state's rules, or -1: the checkpoint's values */
     uint64_t rows, cols; /* as stored; a vector is (n, 1) */
     float *resident;     /* fast: float copy inside the model's `resident`; NULL: none */
+    bool adapted;        /* tensors lora_a (r, in) and lora_b (out, r) of the state add to it */
+    uint32_t lora_a, lora_b;
 };
 
 struct zo_model {
     char *model_type;
     const struct arch *arch;
+    const char *prefix; /* of the table's names in this checkpoint */
+    uint32_t lora_r;    /* largest r of the bound state's adapters; 0: none */
     struct config c;
     struct zo_ckpt ckpt;
     bool *used;           /* [ckpt.n] */
@@ -176,6 +180,12 @@ void zo_weights_read(const struct zo_model *m, const struct param *p, uint64_t f
                      size_t n, const struct zo_ops *ops);
 /* The float values of p if they lie in memory as they are; NULL: zo_weights_read is needed. */
 const float *zo_weights_direct(const struct param *p);
+
+/* lora.c */
+int64_t zo_rules_find(const struct zo_rules *r, const char *name); /* number of a tensor, or -1 */
+NODISCARD enum err zo_lora_bind(struct zo_model *m, struct err_why *why); /* after m->state was set */
+/* m0 of an adapter; false: tensor number is none. */
+bool zo_lora_load(struct zo_state *s, uint32_t number);
 
 /* batch.c */
 void zo_batch_free(struct batch *b);

@@ -34,7 +34,9 @@ static bool is_dense(const struct batch *b)
 size_t zo_lin_scratch(const struct batch *b, size_t n_in, size_t n_out)
 {
     const size_t block = zo_lin_block(n_in, n_out, b->n_workers);
-    return block * n_in * (is_dense(b) ? 3 : 1) + 2 * block + n_in;
+    const size_t plain = block * n_in * (is_dense(b) ? 3 : 1) + 2 * block + n_in,
+                 lora = zo_lora_scratch(b, n_in, n_out);
+    return plain > lora ? plain : lora;
 }
 
 static bool moves(const struct batch *b, const struct param *p, size_t pass)
@@ -235,4 +237,5 @@ void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins
     for (size_t i = n; i < MAX_LINS; i++)
         j.first[i + 1] = SIZE_MAX;
     zo_pool_run(b->pool, j.first[n], job_item, &j);
+    zo_lora_run(b, rows, lins, n);
 }

@@ -141,6 +141,8 @@ static enum err load_tensor(const struct zo_model *m, struct zo_state *s, uint32
                             struct zo_pool *pool, struct err_why *why)
 {
     const struct zo_tensor *z = &s->rules->tensors[number];
+    if (zo_lora_load(s, number))
+        return ERR_OK;
     const struct zo_ckpt_tensor *t = zo_ckpt_find(&m->ckpt, z->name);
     if (!t || t->n_dims != z->n_dims || memcmp(t->dims, z->dims, z->n_dims * sizeof *z->dims) != 0)
         return err_set(
@@ -181,29 +183,12 @@ static struct param *param_at(struct zo_model *m, size_t i)
     return i < n ? &m->layers[i] : i < n + SLOT_END ? &m->global[i - n] : NULL;
 }
 
-/* Number of the tensor called name, or -1.  The names are in byte order. */
-static int64_t rules_find(const struct zo_rules *r, const char *name)
-{
-    uint32_t low = 0, high = r->n_tensors;
-    while (low < high) {
-        const uint32_t mid = low + (high - low) / 2;
-        const int order = strcmp(name, r->tensors[mid].name);
-        if (order == 0)
-            return mid;
-        if (order < 0)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return -1;
-}
-
 static enum err bind_params(struct zo_model *m, const struct zo_state *s, struct err_why *why)
 {
     struct param *p;
     for (size_t i = 0; (p = param_at(m, i)) != NULL; i++)
         if (p->t && s) {
-            const int64_t found = rules_find(s->rules, p->t->name);
+            const int64_t found = zo_rules_find(s->rules, p->t->name);
             const struct zo_tensor *z = found >= 0 ? &s->rules->tensors[found] : NULL;
             if (z && (z->n_dims != p->t->n_dims ||
                       memcmp(z->dims, p->t->dims, z->n_dims * sizeof *z->dims) != 0))
@@ -212,10 +197,11 @@ static enum err bind_params(struct zo_model *m, const struct zo_state *s, struct
                                z->name);
         }
     for (size_t i = 0; (p = param_at(m, i)) != NULL; i++) {
-        p->state = s && p->t ? rules_find(s->rules, p->t->name) : -1;
+        p->state = s && p->t ? zo_rules_find(s->rules, p->t->name) : -1;
         p->resident = NULL;
     }
-    return ERR_OK;
+    m->state = s;
+    return zo_lora_bind(m, why);
 }
 
 /* Elements of the matrices whose floats a resident copy would hold: each tensor once, 16-element
@@ -242,7 +228,6 @@ enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_mem
                        struct err_why *why)
 {
     TRY(bind_params(m, s, why));
-    m->state = s;
     free(m->resident);
     m->resident = NULL;
     const uint64_t bytes = resident_place(m, NULL) * sizeof(float);

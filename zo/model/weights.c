@@ -183,6 +183,7 @@ enum err zo_weights_find(struct zo_model *m, struct err_why *why)
     }
     if (!prefix)
         prefix = m->arch->prefixes[0]; /* the embedding's own message follows */
+    m->prefix = prefix;
     m->layers = calloc((size_t)m->c.layers * SLOT_LAYER_END, sizeof *m->layers);
     m->used = calloc(m->ckpt.n + 1, sizeof *m->used);
     if (!m->layers || !m->used)

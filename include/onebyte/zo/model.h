@@ -32,6 +32,25 @@ uint64_t zo_model_parameters(const struct zo_model *m);      /* tied tensors onc
  * bits and e are left 0: `init` chooses them. */
 NODISCARD enum err zo_model_trainable(const struct zo_model *m, struct zo_tensor **tensors, uint32_t *n);
 
+/* What a run trains, as text: "all" (or NULL), names and shell patterns of tensors separated by commas, or
+ * "lora:r=R,alpha=A[,targets=NAME+NAME..]": adapters y += alpha / r * B A x beside the layers' matrices whose module
+ * is or ends in a target ("all": every one; default: what makes queries and values). */
+enum { ZO_TRAINABLE_BYTES = 1024 };
+struct zo_lora {
+    uint32_t r; /* 0: the text asks for no adapters */
+    double alpha;
+    char targets[ZO_TRAINABLE_BYTES]; /* "": the default */
+};
+NODISCARD enum err zo_lora_parse(struct zo_lora *l, const char *trainable, struct err_why *why);
+/* As zo_model_trainable, of this text.  Adapters: PEFT's names, "base_model.model.<module>.lora_A.weight" (r, in) and
+ * lora_B (out, r).  ERR_RANGE: the text is wrong, or a part of it matches nothing. */
+NODISCARD enum err zo_model_trainable_of(const struct zo_model *m, const char *trainable, struct zo_tensor **tensors,
+                                         uint32_t *n, struct err_why *why);
+bool zo_tensor_is_lora_a(const struct zo_tensor *t); /* starts in +-1 / sqrt(in); lora_B starts at 0 */
+/* out [n] += what the bound state's adapter adds to elements first.. of t, a tensor of the checkpoint. */
+void zo_model_add_adapter(const struct zo_model *m, const struct zo_ckpt_tensor *t, uint64_t first, float *out, size_t n);
+bool zo_model_transposed(const struct zo_model *m); /* matrices stored (in, out): PEFT's fan_in_fan_out */
+
 /* m0 of every tensor of the state from the checkpoint; then drops the mapped pages. */
 NODISCARD enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struct zo_pool *pool,
                                        struct err_why *why);

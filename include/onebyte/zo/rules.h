@@ -32,6 +32,7 @@ struct zo_rules {
     uint64_t n0, steps;
     uint64_t unit; /* fixed unit of g in multiples of 2^-24; 0: rms (manifest null) */
     float eps;     /* measurement only; never read by the state's arithmetic */
+    float lora_scale; /* alpha / r of the tensors that are adapters; 0: none are.  Measurement only */
     uint32_t n_knots;
     struct zo_knot knots[LIMIT_KNOTS];
     uint32_t n_tensors;
