@@ -29,8 +29,8 @@ struct doctor {
 };
 
 /* One finding; fix: what to do about it, "" if nothing. */
-__attribute__((format(printf, 5, 6))) static void found(struct doctor *d, enum verdict v, const char *what, const char *fix,
-                                                        const char *format, ...)
+__attribute__((format(printf, 5, 6))) static void
+found(struct doctor *d, enum verdict v, const char *what, const char *fix, const char *format, ...)
 {
     static const char *const words[] = {"ok", "note", "bad"};
     char text[512];
@@ -39,8 +39,9 @@ __attribute__((format(printf, 5, 6))) static void found(struct doctor *d, enum v
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
     d->bad += v == BAD;
-    json_array_append_new(d->findings, json_pack("{s:s, s:s, s:s, s:s}", "check", what, "result", words[v], "text", text, "fix",
-                                                 v == GOOD ? "" : fix));
+    json_array_append_new(d->findings,
+                          json_pack("{s:s, s:s, s:s, s:s}", "check", what, "result", words[v],
+                                    "text", text, "fix", v == GOOD ? "" : fix));
     if (d->v->common.json)
         return;
     printf("%-5s %-8s %s\n", words[v], what, text);
@@ -53,13 +54,16 @@ static void check_compute(struct doctor *d)
     struct err_why why = {{0}};
     const char *kernels = zo_kernels_name(zo_kernels_pick(NULL));
     const bool plain = strcmp(kernels, "ref") == 0;
-    found(d, plain ? NOTE : GOOD, "cpu", "it works, slowly: a CPU with AVX2 is several times faster", "%zu cores, kernels %s",
+    found(d, plain ? NOTE : GOOD, "cpu",
+          "it works, slowly: a CPU with AVX2 is several times faster", "%zu cores, kernels %s",
           peer_threads_default(), kernels);
     const bool blas = zo_blas_start(&why) == ERR_OK;
-    found(d, blas ? GOOD : BAD, "blas", "install OpenBLAS (Debian: libopenblas0)", "%s", blas ? zo_blas_core() : why.text);
+    found(d, blas ? GOOD : BAD, "blas", "install OpenBLAS (Debian: libopenblas0)", "%s",
+          blas ? zo_blas_core() : why.text);
     const long pages = sysconf(_SC_AVPHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     const double mb = (double)pages * (double)size / 1e6;
-    found(d, mb < 200 ? NOTE : GOOD, "memory", "a model needs about 4 to 8 bytes per parameter: close programs, or take a smaller model",
+    found(d, mb < 200 ? NOTE : GOOD, "memory",
+          "a model needs about 4 to 8 bytes per parameter: close programs, or take a smaller model",
           "%.0f MB free at once", mb);
 }
 
@@ -72,9 +76,14 @@ static void check_clock(struct doctor *d)
     struct tm tm;
     (void)strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&now, &tm));
     const bool wrong = now < 1750000000; /* before this program was written */
-    found(d, wrong ? BAD : state == TIME_ERROR ? NOTE : GOOD, "clock",
-          wrong ? "set the clock, e.g. timedatectl set-ntp true" : "only log lines use it; timedatectl set-ntp true synchronises it", "%s%s",
-          text, !wrong && state == TIME_ERROR ? ", not synchronised" : "");
+    found(d,
+          wrong                 ? BAD
+          : state == TIME_ERROR ? NOTE
+                                : GOOD,
+          "clock",
+          wrong ? "set the clock, e.g. timedatectl set-ntp true"
+                : "only log lines use it; timedatectl set-ntp true synchronises it",
+          "%s%s", text, !wrong && state == TIME_ERROR ? ", not synchronised" : "");
 }
 
 static void check_home(struct doctor *d)
@@ -96,17 +105,22 @@ static void check_home(struct doctor *d)
           peer_home_running(&h) ? ", a peer runs in it" : "");
     if (statvfs(h.dir, &fs) == 0) {
         const double mb = (double)fs.f_bavail * (double)fs.f_frsize / 1e6;
-        found(d, mb < 100 ? BAD : GOOD, "disk", "free some space: the ledger grows by about 2 bytes per gradient", "%.0f MB free", mb);
+        found(d, mb < 100 ? BAD : GOOD, "disk",
+              "free some space: the ledger grows by about 2 bytes per gradient", "%.0f MB free",
+              mb);
     }
     if (access(h.dir, W_OK) != 0)
-        found(d, BAD, "disk", "make the folder writable, or name another with --home", "%s cannot be written: %s", h.dir, strerror(errno));
+        found(d, BAD, "disk", "make the folder writable, or name another with --home",
+              "%s cannot be written: %s", h.dir, strerror(errno));
     const enum err e = peer_home_identity(&h, &self, false, NULL, &why);
     if (e == ERR_OK) {
         net_hex(id, self.id, 32);
         found(d, GOOD, "key", "", "machine id %s", id);
         net_identity_release(&self);
     } else {
-        found(d, e == ERR_NOTFOUND ? NOTE : BAD, "key", e == ERR_NOTFOUND ? "onebyte keygen, or the first run, makes one" : "see the line above",
+        found(d, e == ERR_NOTFOUND ? NOTE : BAD, "key",
+              e == ERR_NOTFOUND ? "onebyte keygen, or the first run, makes one"
+                                : "see the line above",
               "%s", why.text);
     }
 }
@@ -115,13 +129,15 @@ static void check_limits(struct doctor *d)
 {
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) == 0)
-        found(d, r.rlim_cur < 512 ? NOTE : GOOD, "files", "ulimit -n 1024", "%llu open files allowed", (unsigned long long)r.rlim_cur);
+        found(d, r.rlim_cur < 512 ? NOTE : GOOD, "files", "ulimit -n 1024",
+              "%llu open files allowed", (unsigned long long)r.rlim_cur);
 }
 
 /* A socket that would leave this machine: its own address tells whether we stand behind a translator.  Nothing is sent. */
 static void check_nat(struct doctor *d)
 {
-    struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(9)}, own = {.sin_family = AF_INET};
+    struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(9)},
+                       own = {.sin_family = AF_INET};
     socklen_t n = sizeof own;
     char text[INET_ADDRSTRLEN] = "";
     const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -132,12 +148,16 @@ static void check_nat(struct doctor *d)
         close(fd);
     (void)inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
     const uint32_t a = ntohl(own.sin_addr.s_addr);
-    const bool inner = a >> 24 == 10 || a >> 20 == 0xAC1 || a >> 16 == 0xC0A8 || a >> 22 == (100u << 2 | 1);
+    const bool inner =
+        a >> 24 == 10 || a >> 20 == 0xAC1 || a >> 16 == 0xC0A8 || a >> 22 == (100u << 2 | 1);
     if (!routed)
-        found(d, NOTE, "network", "connect this machine to a network; a run on one machine works without", "no route to other networks");
+        found(d, NOTE, "network",
+              "connect this machine to a network; a run on one machine works without",
+              "no route to other networks");
     else
         found(d, inner ? NOTE : GOOD, "network",
-              "dial out with --connect (that makes a full member), or forward a port to be dialled by others",
+              "dial out with --connect (that makes a full member), or forward a port to be dialled "
+              "by others",
               inner ? "own address %s is private: probably behind NAT" : "own address %s", text);
 }
 
@@ -150,7 +170,8 @@ static void check_listen(struct doctor *d)
     const struct net_transport_options o = {.identity = &self, .listen = d->v->listen};
     if (e == ERR_OK)
         e = net_transport_new(&t, &o, &why);
-    found(d, e == ERR_OK ? GOOD : BAD, "listen", "name a free port, and an address of this machine (0.0.0.0: all of them)", "%s",
+    found(d, e == ERR_OK ? GOOD : BAD, "listen",
+          "name a free port, and an address of this machine (0.0.0.0: all of them)", "%s",
           e == ERR_OK ? net_transport_listening(t) : why.text);
     net_transport_free(t);
     net_identity_release(&self);
@@ -188,8 +209,11 @@ static const char *reach(const char *host, uint16_t port)
         const struct timeval limit = {.tv_sec = 5};
         if (fd < 0)
             continue;
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* bounds connect, too */
-        why = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? talk(fd) : errno == EINPROGRESS ? "no answer within 5 s" : strerror(errno);
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit,
+                         sizeof limit); /* bounds connect, too */
+        why = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? talk(fd)
+              : errno == EINPROGRESS                      ? "no answer within 5 s"
+                                                          : strerror(errno);
         close(fd);
         if (!why)
             break;
@@ -203,13 +227,17 @@ static void check_connect(struct doctor *d)
     struct err_why why = {{0}};
     char host[64], address[256];
     uint16_t port = 0;
-    (void)snprintf(address, sizeof address, "%.*s", (int)strcspn(d->v->connect, "?"), d->v->connect);
+    (void)snprintf(address, sizeof address, "%.*s", (int)strcspn(d->v->connect, "?"),
+                   d->v->connect);
     if (net_address_split(host, &port, address, &why) != ERR_OK) {
-        found(d, BAD, "connect", "give HOST:PORT, as the other peer's onebyte status shows it", "%s", why.text);
+        found(d, BAD, "connect", "give HOST:PORT, as the other peer's onebyte status shows it",
+              "%s", why.text);
         return;
     }
     const char *bad = reach(host, port);
-    found(d, bad ? BAD : GOOD, "connect", "is the peer there running with --listen 0.0.0.0:PORT, and does its firewall let TCP through?",
+    found(d, bad ? BAD : GOOD, "connect",
+          "is the peer there running with --listen 0.0.0.0:PORT, and does its firewall let TCP "
+          "through?",
           "%s: %s", address, bad ? bad : "a peer answers");
 }
 
@@ -230,7 +258,8 @@ static int run(void *values, const char *const *args, size_t n_args)
         check_connect(&d);
     const int code = d.bad ? PEER_EXIT_FAILED : PEER_EXIT_OK;
     if (v->common.json) {
-        const int printed = peer_json_print(json_pack("{s:s, s:b, s:o}", "version", PEER_VERSION, "ready", d.bad == 0, "findings", d.findings));
+        const int printed = peer_json_print(json_pack("{s:s, s:b, s:o}", "version", PEER_VERSION,
+                                                      "ready", d.bad == 0, "findings", d.findings));
         return code ? code : printed;
     }
     json_decref(d.findings);
@@ -239,14 +268,17 @@ static int run(void *values, const char *const *args, size_t n_args)
 }
 
 static const struct peer_option options[] = {
-    {"connect", PEER_TEXT, offsetof(struct values, connect), "HOST:PORT", "also: does a peer answer there?", 0, 0},
-    {"listen", PEER_TEXT, offsetof(struct values, listen), "HOST:PORT", "also: can a peer listen here?", 0, 0},
+    {"connect", PEER_TEXT, offsetof(struct values, connect), "HOST:PORT",
+     "also: does a peer answer there?", 0, 0},
+    {"listen", PEER_TEXT, offsetof(struct values, listen), "HOST:PORT",
+     "also: can a peer listen here?", 0, 0},
 };
 
 const struct peer_command peer_cmd_doctor = {
     .name = "doctor",
     .args = "",
-    .summary = "check this machine: CPU, BLAS, memory, disk, clock, key, network; and say what to do",
+    .summary =
+        "check this machine: CPU, BLAS, memory, disk, clock, key, network; and say what to do",
     .details = "Each line is ok, note (it works, but) or bad. Exit code 1 if anything is bad.",
     .options = options,
     .n_options = ARRAY_LEN(options),

@@ -20,7 +20,8 @@ struct plotting {
     bool draw; /* first pass: only where the axis ends */
 };
 
-static bool row(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n, int64_t unix_ms)
+static bool row(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_t n,
+                int64_t unix_ms)
 {
     struct plotting *p = ctx;
     struct net_segment s;
@@ -39,8 +40,8 @@ static bool row(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_
     return true;
 }
 
-static enum err gather(struct plotting *p, const struct values *v, const struct peer_manifest *m, const struct peer_home *home,
-                       struct err_why *why)
+static enum err gather(struct plotting *p, const struct values *v, const struct peer_manifest *m,
+                       const struct peer_home *home, struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
     char path[PEER_PATH_BYTES];
@@ -48,7 +49,8 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
     bool fresh = false;
     enum err e = ERR_OK;
     if (!v->ledger)
-        TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), m->run_id, nobody, true, &fresh, why));
+        TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), m->run_id, nobody,
+                            true, &fresh, why));
     for (int pass = 0; pass < 2 && e == ERR_OK; pass++) {
         p->draw = pass == 1;
         if (p->draw)
@@ -64,7 +66,8 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
     return e;
 }
 
-static enum err write_out(const struct plotting *p, const char *name, const char *path, struct err_why *why)
+static enum err write_out(const struct plotting *p, const char *name, const char *path,
+                          struct err_why *why)
 {
     char *text = NULL;
     size_t n = 0;
@@ -96,7 +99,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e == ERR_OK && with_home)
         e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK)
-        e = v->manifest ? peer_manifest_load(&m, v->manifest, &why) : peer_home_manifest(&home, &m, &why);
+        e = v->manifest ? peer_manifest_load(&m, v->manifest, &why)
+                        : peer_home_manifest(&home, &m, &why);
     if (e == ERR_OK)
         e = gather(p, v, &m, with_home ? &home : NULL, &why);
     if (e == ERR_OK)
@@ -105,18 +109,22 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e != ERR_OK)
         code = peer_fail(&why);
     else if (v->out && v->common.json)
-        code = peer_json_print(json_pack("{s:s, s:I, s:I}", "out", v->out, "segments", (json_int_t)p->segments, "steps",
-                                         (json_int_t)p->plot.end));
+        code =
+            peer_json_print(json_pack("{s:s, s:I, s:I}", "out", v->out, "segments",
+                                      (json_int_t)p->segments, "steps", (json_int_t)p->plot.end));
     else if (v->out)
-        printf("%s: %llu segments, %llu steps\n", v->out, (unsigned long long)p->segments, (unsigned long long)p->plot.end);
+        printf("%s: %llu segments, %llu steps\n", v->out, (unsigned long long)p->segments,
+               (unsigned long long)p->plot.end);
     peer_manifest_free(&m);
     free(p);
     return code;
 }
 
 static const struct peer_option options[] = {
-    {"out", PEER_TEXT, offsetof(struct values, out), "FILE", "the SVG file (default: standard output)", 0, 0},
-    {"manifest", PEER_TEXT, offsetof(struct values, manifest), "FILE", "the run's manifest (default: the home's)", 0, 0},
+    {"out", PEER_TEXT, offsetof(struct values, out), "FILE",
+     "the SVG file (default: standard output)", 0, 0},
+    {"manifest", PEER_TEXT, offsetof(struct values, manifest), "FILE",
+     "the run's manifest (default: the home's)", 0, 0},
     {"ledger", PEER_TEXT, offsetof(struct values, ledger), "FILE",
      "a ledger written by onebyte log --export (default: the home's ledger)", 0, 0},
 };
@@ -125,7 +133,8 @@ const struct peer_command peer_cmd_plot = {
     .name = "plot",
     .args = "",
     .summary = "draw loss, gradients per second, bytes and peers over steps, as SVG",
-    .details = "Everything comes from the ledger; the peer may be running. Any browser shows the file.",
+    .details =
+        "Everything comes from the ledger; the peer may be running. Any browser shows the file.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

@@ -14,9 +14,10 @@ enum err peer_host_hours(struct peer_host_limits *l, const char *text, struct er
 {
     unsigned from = 99, to = 99;
     int end = 0;
-    if (sscanf(text, "%2u-%2u%n", &from, &to, &end) != 2 || text[end] != '\0' || from > 24 || to > 24 || from == to ||
-        text[0] < '0' || text[0] > '9')
-        return err_set(why, ERR_RANGE, "--hours takes two different hours of the day such as 22-6, not '%s'", text);
+    if (sscanf(text, "%2u-%2u%n", &from, &to, &end) != 2 || text[end] != '\0' || from > 24 ||
+        to > 24 || from == to || text[0] < '0' || text[0] > '9')
+        return err_set(why, ERR_RANGE,
+                       "--hours takes two different hours of the day such as 22-6, not '%s'", text);
     l->has_hours = true;
     l->from = from;
     l->to = to;
@@ -82,14 +83,17 @@ bool peer_host_ticks(const char *root, uint64_t *busy, uint64_t *total, uint64_t
     unsigned long long t[8] = {0}, user = 0, system = 0;
     (void)snprintf(path, sizeof path, "%s/proc/stat", root);
     FILE *f = fopen(path, "re");
-    const bool all = f && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5],
-                                 &t[6], &t[7]) == 8;
+    const bool all = f && fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &t[0], &t[1],
+                                 &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]) == 8;
     if (f)
         fclose(f);
     (void)snprintf(path, sizeof path, "%s/proc/self/stat", root);
     f = fopen(path, "re");
-    const char *after = f && fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL; /* the name may hold blanks */
-    const bool self = after && sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) == 2;
+    const char *after =
+        f && fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL; /* the name may hold blanks */
+    const bool self =
+        after && sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+                        &system) == 2;
     if (f)
         fclose(f);
     if (!all || !self)
@@ -124,7 +128,8 @@ enum err peer_host_apply(const struct peer_host_limits *l, struct err_why *why)
     if (l->nice)
         TRY(apply_nice(l, why));
     if (l->memory_mb) {
-        const struct rlimit r = {.rlim_cur = (rlim_t)l->memory_mb * 1000000, .rlim_max = (rlim_t)l->memory_mb * 1000000};
+        const struct rlimit r = {.rlim_cur = (rlim_t)l->memory_mb * 1000000,
+                                 .rlim_max = (rlim_t)l->memory_mb * 1000000};
         if (setrlimit(RLIMIT_DATA, &r) != 0)
             return err_set(why, ERR_IO, "--max-memory %d: %s", (int)l->memory_mb, strerror(errno));
     }

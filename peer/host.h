@@ -32,7 +32,8 @@ struct peer_host_facts {
 };
 
 /* "22-6", "9-17": hours of the day.  ERR_RANGE: not that. */
-NODISCARD enum err peer_host_hours(struct peer_host_limits *l, const char *text, struct err_why *why);
+NODISCARD enum err peer_host_hours(struct peer_host_limits *l, const char *text,
+                                   struct err_why *why);
 const char *peer_host_judge(const struct peer_host_limits *l, const struct peer_host_facts *f);
 /* A battery discharges, and no mains supply is online: root/sys/class/power_supply. */
 bool peer_host_on_battery(const char *root);

@@ -16,7 +16,8 @@ static size_t n_bins(const struct peer_plot *p)
     return p->end < PEER_PLOT_BINS ? (size_t)p->end : PEER_PLOT_BINS;
 }
 
-void peer_plot_add(struct peer_plot *p, uint64_t machine, const struct net_segment *s, size_t bytes, int64_t unix_ms)
+void peer_plot_add(struct peer_plot *p, uint64_t machine, const struct net_segment *s, size_t bytes,
+                   int64_t unix_ms)
 {
     const uint64_t step = s->step < p->end ? s->step : p->end - 1;
     struct peer_plot_bin *b = &p->bins[(size_t)((unsigned __int128)step * n_bins(p) / p->end)];
@@ -54,7 +55,8 @@ static void series(const struct peer_plot *p, int panel, double *y)
             y[i] = bytes;
         if (panel == 3 && b->records)
             y[i] = b->machines;
-        if (panel == 1 && b->last_ms > before) { /* columns that came in the same millisecond share one rate */
+        if (panel == 1 &&
+            b->last_ms > before) { /* columns that came in the same millisecond share one rate */
             y[i] = (double)waiting / ((double)(b->last_ms - before) / 1000);
             before = b->last_ms;
             waiting = 0;
@@ -82,10 +84,17 @@ static void escaped(FILE *out, const char *text)
 {
     for (const char *c = text; *c; c++)
         switch (*c) {
-        case '<': fputs("&lt;", out); break;
-        case '>': fputs("&gt;", out); break;
-        case '&': fputs("&amp;", out); break;
-        default: fputc((unsigned char)*c < ' ' ? ' ' : *c, out);
+        case '<':
+            fputs("&lt;", out);
+            break;
+        case '>':
+            fputs("&gt;", out);
+            break;
+        case '&':
+            fputs("&amp;", out);
+            break;
+        default:
+            fputc((unsigned char)*c < ' ' ? ' ' : *c, out);
         }
 }
 
@@ -93,15 +102,22 @@ static void axes(FILE *out, int top, double lo, double hi, uint64_t end)
 {
     char text[32];
     const double dy = tick(hi - lo), dx = tick((double)end);
-    for (double v = ceil(lo / dy - 1e-9) * dy; v <= hi + dy * 1e-6; v += dy) {
+    const int first = (int)ceil(lo / dy - 1e-9), last = (int)floor(hi / dy + 1e-6);
+    for (int i = first; i <= last; i++) {
+        const double v = i * dy;
         const double y = top + PANEL - (v - lo) / (hi - lo) * PANEL;
         label(text, v);
-        fprintf(out, "<line class=\"g\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text class=\"e\" x=\"%d\" y=\"%.1f\">%s</text>\n", LEFT,
-                WIDTH - RIGHT, y, y, LEFT - 8, y + 4, text);
+        fprintf(out,
+                "<line class=\"g\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text class=\"e\" "
+                "x=\"%d\" y=\"%.1f\">%s</text>\n",
+                LEFT, WIDTH - RIGHT, y, y, LEFT - 8, y + 4, text);
     }
-    for (double v = 0; v <= (double)end; v += dx < 1 ? 1 : dx) {
+    const double each = dx < 1 ? 1 : dx; /* steps are whole */
+    for (int i = 0; i * each <= (double)end; i++) {
+        const double v = i * each;
         label(text, v);
-        fprintf(out, "<text class=\"m\" x=\"%.1f\" y=\"%d\">%s</text>\n", LEFT + v / (double)end * (WIDTH - LEFT - RIGHT), top + PANEL + 16, text);
+        fprintf(out, "<text class=\"m\" x=\"%.1f\" y=\"%d\">%s</text>\n",
+                LEFT + v / (double)end * (WIDTH - LEFT - RIGHT), top + PANEL + 16, text);
     }
 }
 
@@ -125,7 +141,8 @@ static void curve(FILE *out, const double *y, size_t n, int top, double lo, doub
 
 static void panel(FILE *out, const struct peer_plot *p, int i)
 {
-    static const char *const titles[] = {"loss on training examples, nats per token", "gradients per second", "bytes in segments, total",
+    static const char *const titles[] = {"loss on training examples, nats per token",
+                                         "gradients per second", "bytes in segments, total",
                                          "peers that contributed"};
     double y[PEER_PLOT_BINS], lo = INFINITY, hi = -INFINITY;
     const size_t n = n_bins(p);
@@ -158,17 +175,25 @@ enum err peer_plot_write(const struct peer_plot *p, const char *name, FILE *out)
         records += p->bins[i].records;
         bytes += p->bins[i].bytes;
     }
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\">\n<title>", WIDTH, height);
+    fprintf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
+        WIDTH, height);
     escaped(out, name);
-    fputs("</title>\n<style>svg { background: #fff } text { font: 12px system-ui, sans-serif; fill: #444a55 } .h { font-size: 16px; "
-          "fill: #1a1c20 } .t { fill: #1a1c20 } .e { text-anchor: end } .m { text-anchor: middle } .g { stroke: #d9dce2 } polyline { "
-          "fill: none; stroke: #0b5cad; stroke-width: 1.8; stroke-linejoin: round } circle { fill: #0b5cad }\n@media "
-          "(prefers-color-scheme: dark) { svg { background: #14161a } text { fill: #a2a9b5 } .h, .t { fill: #e8eaee } .g { stroke: "
+    fputs("</title>\n<style>svg { background: #fff } text { font: 12px system-ui, sans-serif; "
+          "fill: #444a55 } .h { font-size: 16px; "
+          "fill: #1a1c20 } .t { fill: #1a1c20 } .e { text-anchor: end } .m { text-anchor: middle } "
+          ".g { stroke: #d9dce2 } polyline { "
+          "fill: none; stroke: #0b5cad; stroke-width: 1.8; stroke-linejoin: round } circle { fill: "
+          "#0b5cad }\n@media "
+          "(prefers-color-scheme: dark) { svg { background: #14161a } text { fill: #a2a9b5 } .h, "
+          ".t { fill: #e8eaee } .g { stroke: "
           "#333842 } polyline { stroke: #7db8f5 } circle { fill: #7db8f5 } }</style>\n",
           out);
     fprintf(out, "<text class=\"h\" x=\"%d\" y=\"26\">", LEFT);
     escaped(out, name);
-    fprintf(out, ": %llu gradients in %llu bytes, over steps</text>\n", (unsigned long long)records, (unsigned long long)bytes);
+    fprintf(out, ": %llu gradients in %llu bytes, over steps</text>\n", (unsigned long long)records,
+            (unsigned long long)bytes);
     for (int i = 0; i < PANELS; i++)
         panel(out, p, i);
     fputs("</svg>\n", out);

@@ -18,7 +18,7 @@ struct peer_plot_bin {
     double loss_sum, loss_records; /* of segments with a finite loss */
     int64_t last_ms;               /* 0: no segment */
     uint32_t machines;
-    uint64_t last_machine;         /* + 1; counts each machine once */
+    uint64_t last_machine; /* + 1; counts each machine once */
 };
 
 struct peer_plot {
@@ -27,9 +27,12 @@ struct peer_plot {
     struct peer_plot_bin bins[PEER_PLOT_BINS];
 };
 
-void peer_plot_init(struct peer_plot *p, uint64_t end); /* end: one more than the largest step that will come, at least 1 */
+void peer_plot_init(
+    struct peer_plot *p,
+    uint64_t end); /* end: one more than the largest step that will come, at least 1 */
 /* machine: any number that differs between machines; the segments of one machine come one after the other. */
-void peer_plot_add(struct peer_plot *p, uint64_t machine, const struct net_segment *s, size_t bytes, int64_t unix_ms);
+void peer_plot_add(struct peer_plot *p, uint64_t machine, const struct net_segment *s, size_t bytes,
+                   int64_t unix_ms);
 /* name: of the run; escaped here.  ERR_IO: out cannot be written. */
 NODISCARD enum err peer_plot_write(const struct peer_plot *p, const char *name, FILE *out);
 #endif

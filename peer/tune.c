@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert((int)ONEBYTE_MESSAGE_BYTES == 32 + (int)NET_SEGMENT_BYTES_MAX, "machine id, then the segment as on the wire");
+_Static_assert((int)ONEBYTE_MESSAGE_BYTES == 32 + (int)NET_SEGMENT_BYTES_MAX,
+               "machine id, then the segment as on the wire");
 _Static_assert((int)ONEBYTE_RECORDS_MAX == (int)LIMIT_SEGMENT_COUNT, "one message is one segment");
 
 struct onebyte_tuner {
@@ -33,8 +34,10 @@ static enum err check_options(const struct onebyte_options *o, double *max_abs, 
 {
     if (!o->run || !o->theta || o->n < 1 || o->n > (size_t)1 << 31)
         return err_set(why, ERR_RANGE, "a tuner needs a run's name and 1 to 2^31 parameters");
-    if (!(o->eps > 0 && o->eps <= 1) || !(o->lr > 0 && o->lr <= 1) || o->n0 < 1 || o->steps < 1 || o->steps > UINT32_MAX)
-        return err_set(why, ERR_RANGE, "eps and lr are in (0, 1], n0 is at least 1, steps 1 to 2^32 - 1");
+    if (!(o->eps > 0 && o->eps <= 1) || !(o->lr > 0 && o->lr <= 1) || o->n0 < 1 || o->steps < 1 ||
+        o->steps > UINT32_MAX)
+        return err_set(why, ERR_RANGE,
+                       "eps and lr are in (0, 1], n0 is at least 1, steps 1 to 2^32 - 1");
     *max_abs = 0;
     for (size_t i = 0; i < o->n; i++) {
         if (!isfinite(o->theta[i]))
@@ -51,24 +54,40 @@ static void name_run(struct onebyte_tuner *t, const struct onebyte_options *o)
     bytes_put_le(numbers, o->n, 8);
     bytes_put_le(numbers + 8, o->n0, 8);
     bytes_put_le(numbers + 16, o->steps, 8);
-    const struct net_part parts[] = {{"onebyte/1 tune", 15}, {o->run, strlen(o->run) + 1}, {numbers, sizeof numbers}, {&o->eps, sizeof o->eps},
-                                     {&o->lr, sizeof o->lr}, {o->theta, o->n * sizeof *o->theta}};
+    const struct net_part parts[] = {
+        {"onebyte/1 tune", 15},    {o->run, strlen(o->run) + 1},
+        {numbers, sizeof numbers}, {&o->eps, sizeof o->eps},
+        {&o->lr, sizeof o->lr},    {o->theta, o->n * sizeof *o->theta}};
     net_hash(t->net.run_id, parts, ARRAY_LEN(parts));
 }
 
-static enum err set_rules(struct onebyte_tuner *t, const struct onebyte_options *o, double max_abs, struct err_why *why)
+static enum err set_rules(struct onebyte_tuner *t, const struct onebyte_options *o, double max_abs,
+                          struct err_why *why)
 {
     uint64_t coef = 0;
     t->n = o->n;
     t->tensor = (struct zo_tensor){.name = "theta", .n_dims = 1, .dims = {o->n}};
-    t->rules = (struct zo_rules){.direction = ZO_RADEMACHER, .sides = 2, .k = 1, .n0 = o->n0, .steps = o->steps, .eps = o->eps,
-                                 .n_tensors = 1, .tensors = &t->tensor};
-    t->net = (struct net_rules){.n0 = o->n0, .steps = o->steps, .share_65536 = 65536, .k = 1, .records_max = (uint64_t)1 << 40,
-                                .burst = 2 + 2 * ONEBYTE_RECORDS_MAX / o->n0, .admission = NET_OPEN};
+    t->rules = (struct zo_rules){.direction = ZO_RADEMACHER,
+                                 .sides = 2,
+                                 .k = 1,
+                                 .n0 = o->n0,
+                                 .steps = o->steps,
+                                 .eps = o->eps,
+                                 .n_tensors = 1,
+                                 .tensors = &t->tensor};
+    t->net = (struct net_rules){.n0 = o->n0,
+                                .steps = o->steps,
+                                .share_65536 = 65536,
+                                .k = 1,
+                                .records_max = (uint64_t)1 << 40,
+                                .burst = 2 + 2 * ONEBYTE_RECORDS_MAX / o->n0,
+                                .admission = NET_OPEN};
     name_run(t, o);
     TRY(peer_plan_knots(&t->rules, "constant", (double)o->lr, 0, why));
-    if (peer_plan_tensor(&t->tensor, &coef, max_abs, peer_plan_peak(&t->rules)) != ERR_OK || coef == 0)
-        return err_set(why, ERR_RANGE, "lr %g is too small beside parameters as large as %g", (double)o->lr, max_abs);
+    if (peer_plan_tensor(&t->tensor, &coef, max_abs, peer_plan_peak(&t->rules)) != ERR_OK ||
+        coef == 0)
+        return err_set(why, ERR_RANGE, "lr %g is too small beside parameters as large as %g",
+                       (double)o->lr, max_abs);
     return ERR_OK;
 }
 
@@ -94,7 +113,8 @@ static enum err start(struct onebyte_tuner *t, const struct onebyte_options *o, 
     return ERR_OK;
 }
 
-enum err onebyte_tuner_new(struct onebyte_tuner **out, const struct onebyte_options *o, struct err_why *why)
+enum err onebyte_tuner_new(struct onebyte_tuner **out, const struct onebyte_options *o,
+                           struct err_why *why)
 {
     struct onebyte_tuner *t = calloc(1, sizeof *t);
     if (!t)
@@ -130,8 +150,13 @@ static enum err fold(struct onebyte_tuner *t)
     while (net_gossip_action(t->gossip, &a)) {
         if (a.kind != NET_FOLD && a.kind != NET_UNFOLD)
             continue;
-        struct zo_fold f = {.first_seq = a.segment->first_seq, .count = a.segment->count, .step = a.segment->step,
-                            .lag = a.segment->lag, .codes = a.segment->codes, .counts = a.counts, .subtract = a.kind == NET_UNFOLD};
+        struct zo_fold f = {.first_seq = a.segment->first_seq,
+                            .count = a.segment->count,
+                            .step = a.segment->step,
+                            .lag = a.segment->lag,
+                            .codes = a.segment->codes,
+                            .counts = a.counts,
+                            .subtract = a.kind == NET_UNFOLD};
         net_stream_key(f.key, t->net.run_id, a.machine);
         if (e == ERR_OK)
             e = zo_state_fold(t->state, &f, 1, t->kernels, NULL);
@@ -140,7 +165,8 @@ static enum err fold(struct onebyte_tuner *t)
     return e;
 }
 
-static double loss_at(struct onebyte_tuner *t, onebyte_loss *loss, void *ctx, uint64_t seq, float eps)
+static double loss_at(struct onebyte_tuner *t, onebyte_loss *loss, void *ctx, uint64_t seq,
+                      float eps)
 {
     memcpy(t->work, t->theta, t->n * sizeof *t->work);
     zo_direction_rows_f32(t->work, &t->rules, 0, t->key, seq, 0, t->n, eps, true, t->kernels);
@@ -173,8 +199,9 @@ static enum err bind_segment(const struct onebyte_tuner *t, struct net_segment *
     return ERR_OK;
 }
 
-enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void *ctx, uint32_t n_records,
-                               uint8_t message[ONEBYTE_MESSAGE_BYTES], size_t *bytes, struct err_why *why)
+enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void *ctx,
+                               uint32_t n_records, uint8_t message[ONEBYTE_MESSAGE_BYTES],
+                               size_t *bytes, struct err_why *why)
 {
     double g[ONEBYTE_RECORDS_MAX], sum = 0;
     struct net_frontier_entry own = {.count = 0};
@@ -182,13 +209,16 @@ enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void
         return err_set(why, ERR_RANGE, "1 to %d records make a message", ONEBYTE_RECORDS_MAX);
     if (!net_gossip_feed(t->gossip, t->self.id, &own))
         memset(&own, 0, sizeof own);
-    struct net_segment s = {.first_seq = own.count, .count = (uint16_t)n_records, .lag = n_records,
+    struct net_segment s = {.first_seq = own.count,
+                            .count = (uint16_t)n_records,
+                            .lag = n_records,
                             .step = (uint32_t)onebyte_tuner_step(t)};
     if (bind_segment(t, &s) != ERR_OK)
         return err_set(why, ERR_NOMEM, "out of memory");
     uint32_t finite = 0;
     for (uint32_t i = 0; i < n_records; i++) {
-        const double plus = loss_at(t, loss, ctx, own.count + i, t->rules.eps), minus = loss_at(t, loss, ctx, own.count + i, -t->rules.eps);
+        const double plus = loss_at(t, loss, ctx, own.count + i, t->rules.eps),
+                     minus = loss_at(t, loss, ctx, own.count + i, -t->rules.eps);
         g[i] = zo_project_two_sided(plus, minus, (double)t->rules.eps);
         if (isfinite(g[i])) {
             sum += (plus + minus) / 2;
@@ -208,9 +238,11 @@ enum err onebyte_tuner_measure(struct onebyte_tuner *t, onebyte_loss *loss, void
     return e == ERR_OK ? e : err_set(why, e, "folding: %s", err_str(e));
 }
 
-enum err onebyte_tuner_take(struct onebyte_tuner *t, const uint8_t *message, size_t bytes, struct err_why *why)
+enum err onebyte_tuner_take(struct onebyte_tuner *t, const uint8_t *message, size_t bytes,
+                            struct err_why *why)
 {
-    if (bytes <= 32 || bytes > ONEBYTE_MESSAGE_BYTES || net_gossip_load(t->gossip, message, message + 32, bytes - 32) != ERR_OK)
+    if (bytes <= 32 || bytes > ONEBYTE_MESSAGE_BYTES ||
+        net_gossip_load(t->gossip, message, message + 32, bytes - 32) != ERR_OK)
         return err_set(why, ERR_PROTO, "the message is damaged, of another run, or out of order");
     const enum err e = fold(t);
     return e == ERR_OK ? e : err_set(why, e, "folding: %s", err_str(e));
@@ -235,11 +267,11 @@ uint64_t onebyte_tuner_step(const struct onebyte_tuner *t)
 
 /* ---- replaying a run of the program ---- */
 
-enum err onebyte_replay(char digest[17], const char *manifest, const char *ledger, const char *model_dir, const char *out_dir,
-                        struct err_why *why)
+enum err onebyte_replay(char digest[17], const char *manifest, const char *ledger,
+                        const char *model_dir, const char *out_dir, struct err_why *why)
 {
     static const uint8_t nobody[32] = {0};
-    struct err_why unread;
+    struct err_why unread = {{0}};
     struct peer_manifest m = {.text = NULL};
     struct peer_engine engine = {.manifest = NULL};
     struct peer_loaded loaded;

@@ -10,7 +10,8 @@ enum { GOOD = 1, LOOK = 2, ESCAPE = 27 };
 bool peer_watch_possible(void)
 {
     const char *term = getenv("TERM");
-    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && term[0] && strcmp(term, "dumb") != 0;
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && term[0] &&
+           strcmp(term, "dumb") != 0;
 }
 
 /* Lines without indentation are headings; the machine's says whether it takes part, in words: colour only repeats it. */
@@ -45,7 +46,8 @@ static void draw(char *text, int *top)
         attroff(a);
     }
     attron(A_REVERSE);
-    mvprintw(LINES - 1, 0, "%-*.*s", COLS - 1, COLS - 1, last ? " q: end   arrows: scroll" : " q: end");
+    mvprintw(LINES - 1, 0, "%-*.*s", COLS - 1, COLS - 1,
+             last ? " q: end   arrows: scroll" : " q: end");
     attroff(A_REVERSE);
     refresh();
 }
@@ -74,13 +76,15 @@ static bool take_key(int key, int *top)
     return true;
 }
 
-enum err peer_watch(void (*render)(void *ctx, FILE *out), void *ctx, double interval_s, const volatile sig_atomic_t *stop,
-                    struct err_why *why)
+enum err peer_watch(void (*render)(void *ctx, FILE *out), void *ctx, double interval_s,
+                    const volatile sig_atomic_t *stop, struct err_why *why)
 {
     (void)setlocale(LC_CTYPE, "");
     SCREEN *screen = newterm(NULL, stdout, stdin);
     if (!screen)
-        return err_set(why, ERR_UNSUPPORTED, "this terminal is not known here: try TERM=xterm, or TERM=dumb for plain text");
+        return err_set(
+            why, ERR_UNSUPPORTED,
+            "this terminal is not known here: try TERM=xterm, or TERM=dumb for plain text");
     (void)cbreak();
     (void)noecho();
     (void)curs_set(0);

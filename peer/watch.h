@@ -11,6 +11,6 @@
 
 bool peer_watch_possible(void);
 /* render writes the text anew, every interval_s, until *stop or a key ends it.  ERR_UNSUPPORTED: no such terminal is known here. */
-NODISCARD enum err peer_watch(void (*render)(void *ctx, FILE *out), void *ctx, double interval_s, const volatile sig_atomic_t *stop,
-                              struct err_why *why);
+NODISCARD enum err peer_watch(void (*render)(void *ctx, FILE *out), void *ctx, double interval_s,
+                              const volatile sig_atomic_t *stop, struct err_why *why);
 #endif

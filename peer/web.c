@@ -41,7 +41,8 @@ static void sample(struct peer_web *w)
 {
     json_t *s = w->status(w->ctx);
     const json_t *bytes = json_object_get(s, "bytes");
-    const double row[6] = {number(s, "uptime_s"), number(s, "step"), number(s, "loss"), number(s, "records_per_s"),
+    const double row[6] = {number(s, "uptime_s"), number(s, "step"),
+                           number(s, "loss"),     number(s, "records_per_s"),
                            number(bytes, "sent"), number(bytes, "received")};
     json_decref(s);
     if (w->n_history == PEER_WEB_HISTORY) {
@@ -71,10 +72,12 @@ static char *status_text(struct peer_web *w)
 }
 
 /* Takes text (malloc'd), or borrows fixed. */
-static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, const char *type, char *text, const char *fixed, size_t n)
+static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, const char *type, char *text,
+                             const char *fixed, size_t n)
 {
-    struct MHD_Response *r = text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE)
-                                  : MHD_create_response_from_buffer(n, (void *)(uintptr_t)fixed, MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r =
+        text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE)
+             : MHD_create_response_from_buffer(n, (void *)(uintptr_t)fixed, MHD_RESPMEM_PERSISTENT);
     if (!r) {
         free(text);
         return MHD_NO;
@@ -83,7 +86,8 @@ static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, const char
         {"Cache-Control", "no-store"},
         {"X-Content-Type-Options", "nosniff"},
         {"Referrer-Policy", "no-referrer"},
-        {"Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+        {"Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src "
+                                    "'unsafe-inline'; connect-src 'self'; "
                                     "frame-ancestors 'none'"},
     };
     MHD_add_response_header(r, "Content-Type", type);
@@ -110,8 +114,9 @@ static bool is_loopback(const char *host)
     return false;
 }
 
-static enum MHD_Result answer(void *ctx, struct MHD_Connection *c, const char *url, const char *method, const char *version,
-                              const char *body, size_t *body_bytes, void **state)
+static enum MHD_Result answer(void *ctx, struct MHD_Connection *c, const char *url,
+                              const char *method, const char *version, const char *body,
+                              size_t *body_bytes, void **state)
 {
     struct peer_web *w = ctx;
     (void)version;
@@ -137,13 +142,16 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *c, const char *u
     json_decref(s);
     if (!text)
         return say(c, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
-    return reply(c, MHD_HTTP_OK, metrics ? "text/plain; version=0.0.4; charset=utf-8" : "application/json", text, NULL, 0);
+    return reply(c, MHD_HTTP_OK,
+                 metrics ? "text/plain; version=0.0.4; charset=utf-8" : "application/json", text,
+                 NULL, 0);
 }
 
 /* Bound here and not by the library: its way of saying why it could not is a line on stderr. */
 static int listen_on(uint16_t port, uint16_t *bound)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t n = sizeof a;
     const int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -160,7 +168,8 @@ static int listen_on(uint16_t port, uint16_t *bound)
     return fd;
 }
 
-enum err peer_web_open(struct peer_web **out, uint16_t port, peer_web_status *status, void *ctx, struct err_why *why)
+enum err peer_web_open(struct peer_web **out, uint16_t port, peer_web_status *status, void *ctx,
+                       struct err_why *why)
 {
     struct peer_web *w = calloc(1, sizeof *w);
     if (!w)
@@ -172,11 +181,12 @@ enum err peer_web_open(struct peer_web **out, uint16_t port, peer_web_status *st
     const int bad = errno;
     if (fd < 0) {
         free(w);
-        return err_set(why, bad == EADDRINUSE ? ERR_BUSY : ERR_IO, "--metrics: 127.0.0.1:%d: %s; name another port", (int)port,
-                       strerror(bad));
+        return err_set(why, bad == EADDRINUSE ? ERR_BUSY : ERR_IO,
+                       "--metrics: 127.0.0.1:%d: %s; name another port", (int)port, strerror(bad));
     }
-    w->http = MHD_start_daemon(MHD_USE_EPOLL, w->port, NULL, NULL, answer, w, MHD_OPTION_LISTEN_SOCKET, fd,
-                               MHD_OPTION_CONNECTION_LIMIT, (unsigned)PEER_WEB_CLIENTS, MHD_OPTION_CONNECTION_TIMEOUT, 30u,
+    w->http = MHD_start_daemon(MHD_USE_EPOLL, w->port, NULL, NULL, answer, w,
+                               MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+                               (unsigned)PEER_WEB_CLIENTS, MHD_OPTION_CONNECTION_TIMEOUT, 30u,
                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
     if (!w->http) {
         close(fd);

@@ -19,11 +19,13 @@ struct peer_web;
 typedef json_t *peer_web_status(void *ctx); /* a new object, as daemon_status makes */
 
 /* port 0: any free one.  ERR_BUSY: taken. */
-NODISCARD enum err peer_web_open(struct peer_web **w, uint16_t port, peer_web_status *status, void *ctx, struct err_why *why);
+NODISCARD enum err peer_web_open(struct peer_web **w, uint16_t port, peer_web_status *status,
+                                 void *ctx, struct err_why *why);
 void peer_web_close(struct peer_web *w); /* NULL is fine */
 uint16_t peer_web_port(const struct peer_web *w);
-int peer_web_fd(const struct peer_web *w);                    /* to poll for reading */
-void peer_web_turn(struct peer_web *w, uint64_t now_ns);      /* answers, and samples the history; often */
+int peer_web_fd(const struct peer_web *w); /* to poll for reading */
+void peer_web_turn(struct peer_web *w,
+                   uint64_t now_ns); /* answers, and samples the history; often */
 
 /* malloc'd text of /metrics from a status object; NULL: out of memory. */
 char *peer_web_metrics(const json_t *status);

@@ -19,7 +19,8 @@ static void family(FILE *out, const json_t *v, const char *name, const char *typ
     else if (json_is_boolean(v))
         x = json_is_true(v) ? 1 : 0;
     if (isfinite(x))
-        fprintf(out, "# HELP onebyte_%s %s\n# TYPE onebyte_%s %s\nonebyte_%s %.17g\n", name, help, name, type, name, x);
+        fprintf(out, "# HELP onebyte_%s %s\n# TYPE onebyte_%s %s\nonebyte_%s %.17g\n", name, help,
+                name, type, name, x);
 }
 
 static const char *word(const json_t *o, const char *key)
@@ -44,16 +45,22 @@ char *peer_web_metrics(const json_t *s)
         {NULL, "step", "run_step", "gauge", "Step of the run that this peer has reached."},
         {NULL, "steps", "run_steps", "gauge", "Last step of the run."},
         {NULL, "finished", "run_finished", "gauge", "1 when the last step is reached."},
-        {NULL, "loss", "loss_nats", "gauge", "Mean loss of the examples measured here lately, nats per token."},
+        {NULL, "loss", "loss_nats", "gauge",
+         "Mean loss of the examples measured here lately, nats per token."},
         {NULL, "contributing", "contributing", "gauge", "1 while this machine measures."},
         {"records", "own", "own_records_total", "counter", "Records in this machine's feed."},
-        {"records", "folded", "folded_records", "gauge", "Records in the parameters; a retraction lowers it."},
-        {"records", "measured", "measured_records_total", "counter", "Records measured by this process."},
-        {NULL, "voids", "void_records_total", "counter", "Records measured by this process whose loss was not finite."},
+        {"records", "folded", "folded_records", "gauge",
+         "Records in the parameters; a retraction lowers it."},
+        {"records", "measured", "measured_records_total", "counter",
+         "Records measured by this process."},
+        {NULL, "voids", "void_records_total", "counter",
+         "Records measured by this process whose loss was not finite."},
         {"bytes", "sent", "sent_bytes_total", "counter", "TCP payload sent, everything included."},
-        {"bytes", "received", "received_bytes_total", "counter", "TCP payload received, everything included."},
+        {"bytes", "received", "received_bytes_total", "counter",
+         "TCP payload received, everything included."},
         {"agreement", "links", "links", "gauge", "Neighbours connected."},
-        {"agreement", "agree", "links_agreeing", "gauge", "Neighbours that hold exactly the same records."},
+        {"agreement", "agree", "links_agreeing", "gauge",
+         "Neighbours that hold exactly the same records."},
         {NULL, "memory", "resident_memory_bytes", "gauge", "Resident memory of this process."},
         {NULL, "threads", "threads", "gauge", "Worker threads."},
         {NULL, "uptime_s", "uptime_seconds", "gauge", "Time since this process started."},
@@ -64,8 +71,11 @@ char *peer_web_metrics(const json_t *s)
     if (!out)
         return NULL;
     /* ids are hexadecimal and the version is ours: nothing to escape */
-    fprintf(out, "# HELP onebyte_info What runs here.\n# TYPE onebyte_info gauge\nonebyte_info{version=\"%s\",run=\"%s\",machine=\"%s\","
-                 "device=\"%s\"} 1\n", PEER_VERSION, word(s, "run_id"), word(s, "machine_id"), word(s, "device"));
+    fprintf(out,
+            "# HELP onebyte_info What runs here.\n# TYPE onebyte_info "
+            "gauge\nonebyte_info{version=\"%s\",run=\"%s\",machine=\"%s\","
+            "device=\"%s\"} 1\n",
+            PEER_VERSION, word(s, "run_id"), word(s, "machine_id"), word(s, "device"));
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         family(out, at(s, rows[i].group, rows[i].key), rows[i].name, rows[i].type, rows[i].help);
     json_t *dialled = json_integer((json_int_t)connected(json_object_get(s, "peers")));

@@ -25,7 +25,8 @@ static void hours_may_span_midnight(void **state)
     struct err_why why = {{0}};
     (void)state;
     assert_int_equal(peer_host_hours(&l, "22-6", &why), ERR_OK);
-    const uint32_t in[] = {22 * 60, 23 * 60 + 59, 0, 5 * 60 + 59}, out[] = {6 * 60, 12 * 60, 21 * 60 + 59};
+    const uint32_t in[] = {22 * 60, 23 * 60 + 59, 0, 5 * 60 + 59},
+                   out[] = {6 * 60, 12 * 60, 21 * 60 + 59};
     for (size_t i = 0; i < ARRAY_LEN(in); i++) {
         f.minute = in[i];
         assert_null(peer_host_judge(&l, &f));
@@ -39,7 +40,8 @@ static void hours_may_span_midnight(void **state)
     assert_null(peer_host_judge(&l, &f));
     f.minute = 17 * 60;
     assert_true(says(peer_host_judge(&l, &f), "hours"));
-    static const char *const wrong[] = {"", "22", "22-", "-6", "22-25", "22-6h", "6-6", "a-b", " 1-2"};
+    static const char *const wrong[] = {"",      "22",  "22-", "-6",  "22-25",
+                                        "22-6h", "6-6", "a-b", " 1-2"};
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
         assert_int_equal(peer_host_hours(&l, wrong[i], &why), ERR_RANGE);
     assert_non_null(strstr(why.text, "--hours"));
@@ -148,8 +150,9 @@ static void limits_are_the_kernels(void **state)
         const struct peer_host_limits l = {.nice = 5, .memory_mb = 4000};
         struct err_why why;
         struct rlimit r;
-        const bool good = peer_host_apply(&l, &why) == ERR_OK && getpriority(PRIO_PROCESS, 0) >= 5 &&
-                          getrlimit(RLIMIT_DATA, &r) == 0 && r.rlim_cur == 4000000000ull;
+        const bool good = peer_host_apply(&l, &why) == ERR_OK &&
+                          getpriority(PRIO_PROCESS, 0) >= 5 && getrlimit(RLIMIT_DATA, &r) == 0 &&
+                          r.rlim_cur == 4000000000ull;
         _exit(good ? 0 : 1);
     }
     int status = 0;

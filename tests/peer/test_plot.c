@@ -9,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void put(struct peer_plot *p, uint64_t machine, uint32_t step, uint16_t count, double loss, int64_t ms)
+static void put(struct peer_plot *p, uint64_t machine, uint32_t step, uint16_t count, double loss,
+                int64_t ms)
 {
-    const struct net_segment s = {.step = step, .count = count, .loss_f16 = zo_f16_from_double(loss)};
+    const struct net_segment s = {
+        .step = step, .count = count, .loss_f16 = zo_f16_from_double(loss)};
     peer_plot_add(p, machine, &s, 104u + count, ms);
 }
 

@@ -37,7 +37,8 @@ static double never(void *ctx, const float *theta, size_t n, uint64_t example)
 static struct onebyte_tuner *made(const char *run, float first)
 {
     float theta[N] = {first};
-    const struct onebyte_options o = {.run = run, .theta = theta, .n = N, .eps = 0.01f, .lr = 0.05f, .n0 = 64, .steps = 1000};
+    const struct onebyte_options o = {
+        .run = run, .theta = theta, .n = N, .eps = 0.01f, .lr = 0.05f, .n0 = 64, .steps = 1000};
     struct onebyte_tuner *t = NULL;
     struct err_why why = {{0}};
     assert_int_equal(onebyte_tuner_new(&t, &o, &why), ERR_OK);
@@ -81,7 +82,8 @@ static void any_interleaving_gives_the_same_bits(void **state)
 static void wrong_messages_change_nothing(void **state)
 {
     static struct message a[2];
-    struct onebyte_tuner *x = made("r", 0), *y = made("r", 0), *other = made("another run", 0), *elsewhere = made("r", 1);
+    struct onebyte_tuner *x = made("r", 0), *y = made("r", 0), *other = made("another run", 0),
+                         *elsewhere = made("r", 1);
     struct err_why why = {{0}};
     (void)state;
     measure(x, 4, &a[0]);
@@ -97,7 +99,8 @@ static void wrong_messages_change_nothing(void **state)
         a[0].bytes[i] ^= 1;
     }
     assert_int_equal(onebyte_tuner_take(other, a[0].bytes, a[0].n, NULL), ERR_PROTO);
-    assert_int_equal(onebyte_tuner_take(elsewhere, a[0].bytes, a[0].n, NULL), ERR_PROTO); /* began elsewhere */
+    assert_int_equal(onebyte_tuner_take(elsewhere, a[0].bytes, a[0].n, NULL),
+                     ERR_PROTO); /* began elsewhere */
     assert_true(onebyte_tuner_digest(y) == digest);
     assert_int_equal(onebyte_tuner_take(y, a[0].bytes, a[0].n, NULL), ERR_OK);
     assert_int_equal(onebyte_tuner_take(y, a[0].bytes, a[0].n, NULL), ERR_OK); /* twice: once */
@@ -118,7 +121,9 @@ static void void_records_move_nothing(void **state)
     assert_int_equal(onebyte_tuner_measure(x, never, NULL, 10, m.bytes, &m.n, NULL), ERR_OK);
     assert_true(onebyte_tuner_digest(x) == digest);
     assert_int_equal(onebyte_tuner_measure(x, bowl, NULL, 0, m.bytes, &m.n, NULL), ERR_RANGE);
-    assert_int_equal(onebyte_tuner_measure(x, bowl, NULL, ONEBYTE_RECORDS_MAX + 1, m.bytes, &m.n, NULL), ERR_RANGE);
+    assert_int_equal(
+        onebyte_tuner_measure(x, bowl, NULL, ONEBYTE_RECORDS_MAX + 1, m.bytes, &m.n, NULL),
+        ERR_RANGE);
     measure(x, ONEBYTE_RECORDS_MAX, &m);
     assert_true(onebyte_tuner_digest(x) != digest);
     onebyte_tuner_free(x);
@@ -127,7 +132,8 @@ static void void_records_move_nothing(void **state)
 static void options_are_checked(void **state)
 {
     float theta[2] = {0, 1}, bad[2] = {0, NAN};
-    const struct onebyte_options good = {.run = "r", .theta = theta, .n = 2, .eps = 0.01f, .lr = 0.05f, .n0 = 4, .steps = 10};
+    const struct onebyte_options good = {
+        .run = "r", .theta = theta, .n = 2, .eps = 0.01f, .lr = 0.05f, .n0 = 4, .steps = 10};
     struct onebyte_options o[] = {good, good, good, good, good, good, good};
     struct onebyte_tuner *t = NULL;
     struct err_why why = {{0}};
@@ -146,8 +152,10 @@ static void options_are_checked(void **state)
     }
     onebyte_tuner_free(NULL);
     char digest[17];
-    assert_int_equal(onebyte_replay(digest, "no/such/manifest", "x", "y", NULL, &why), ERR_NOTFOUND);
-    assert_int_equal(onebyte_replay(digest, "no/such/manifest", "x", "y", NULL, NULL), ERR_NOTFOUND);
+    assert_int_equal(onebyte_replay(digest, "no/such/manifest", "x", "y", NULL, &why),
+                     ERR_NOTFOUND);
+    assert_int_equal(onebyte_replay(digest, "no/such/manifest", "x", "y", NULL, NULL),
+                     ERR_NOTFOUND);
 }
 
 int main(void)

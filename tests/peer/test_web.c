@@ -19,14 +19,17 @@
 static json_t *status(void *ctx)
 {
     (void)ctx;
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:n, s:b, s:{s:I}, s:{s:I, s:I}, s:f, s:[]}", "run_id", "ab", "machine_id", "cd", "device",
-                     "cpu", "step", (json_int_t)7, "steps", (json_int_t)100, "loss", "contributing", 1, "records", "own", (json_int_t)42, "bytes",
-                     "sent", (json_int_t)1000, "received", (json_int_t)2000, "uptime_s", 3.5, "peers");
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:n, s:b, s:{s:I}, s:{s:I, s:I}, s:f, s:[]}",
+                     "run_id", "ab", "machine_id", "cd", "device", "cpu", "step", (json_int_t)7,
+                     "steps", (json_int_t)100, "loss", "contributing", 1, "records", "own",
+                     (json_int_t)42, "bytes", "sent", (json_int_t)1000, "received",
+                     (json_int_t)2000, "uptime_s", 3.5, "peers");
 }
 
 static int dial(uint16_t port)
 {
-    const struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)&a, sizeof a), 0);
@@ -72,10 +75,12 @@ static const char *body_of(const char *answer)
     return p + 4;
 }
 
-static int get(struct peer_web *w, const char *method, const char *path, const char *host, char **answer)
+static int get(struct peer_web *w, const char *method, const char *path, const char *host,
+               char **answer)
 {
     char request[256];
-    (void)snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", method, path, host);
+    (void)snprintf(request, sizeof request,
+                   "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", method, path, host);
     *answer = ask(w, request);
     return code_of(*answer);
 }
@@ -120,7 +125,8 @@ static void others_are_refused(void **state)
     char *a = NULL;
     (void)state;
     assert_int_equal(peer_web_open(&w, 0, status, NULL, &why), ERR_OK);
-    static const char *const hosts[] = {"evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1"};
+    static const char *const hosts[] = {"evil.example", "127.0.0.1.evil.example",
+                                        "localhost.evil.example", "10.0.0.1"};
     for (size_t i = 0; i < ARRAY_LEN(hosts); i++) {
         assert_int_equal(get(w, "GET", "/status.json", hosts[i], &a), 403);
         free(a);
@@ -132,7 +138,9 @@ static void others_are_refused(void **state)
     assert_int_equal(get(w, "HEAD", "/metrics", "127.0.0.1", &a), 200);
     assert_string_equal(body_of(a), "");
     free(a);
-    free(ask(w, "\r\n\r\nnot http at all\r\n\r\n")); /* no crash; what it says is the library's business */
+    free(ask(
+        w,
+        "\r\n\r\nnot http at all\r\n\r\n")); /* no crash; what it says is the library's business */
     peer_web_close(w);
 }
 
