@@ -127,6 +127,10 @@ static const struct peer_option options[] = {
      "records per step: more in flight than this are averaged, not summed (default: 64)", 1,
      4294967295.0},
     {"steps", PEER_U64, AT(steps), "N", "steps of the run (default: 1000)", 1, 4294967295.0},
+    {"trainable", PEER_TEXT, AT(trainable), "WHAT",
+     "all, tensors by name or pattern (A,B*), or lora:r=R,alpha=A[,targets=NAME+NAME] "
+     "(default: all)",
+     0, 0},
     {"seed", PEER_U64, AT(seed), "N", "makes otherwise equal runs different (default: 0)", 0, 0},
     {"unit", PEER_F64, AT(unit), "X", "fixed unit of a gradient instead of its root mean square",
      1e-6, 1e9},

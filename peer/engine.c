@@ -8,14 +8,15 @@
 #include <unistd.h>
 
 /* The manifest's tensors are the model's, by name and shape. */
-static enum err check_tensors(const struct zo_model *model, const struct zo_rules *rules,
+static enum err check_tensors(const struct zo_model *model, const struct peer_manifest *m,
                               const char *dir, struct err_why *why)
 {
     struct zo_tensor *have = NULL;
+    const struct zo_rules *rules = &m->rules;
     uint32_t n = 0;
-    enum err e = zo_model_trainable(model, &have, &n);
+    enum err e = zo_model_trainable_of(model, m->trainable, &have, &n, why);
     if (e != ERR_OK)
-        return err_set(why, e, "cannot list the tensors of %s: %s", dir, err_str(e));
+        return e;
     for (uint32_t i = 0; i < n && i < rules->n_tensors && e == ERR_OK; i++) {
         const struct zo_tensor *a = &have[i], *b = &rules->tensors[i];
         if (strcmp(a->name, b->name) != 0)
@@ -51,7 +52,7 @@ static enum err open_state(struct peer_engine *e, const struct peer_engine_optio
     static const uint8_t nobody[32] = {0};
     const struct peer_manifest *m = e->manifest;
     uint32_t key[2];
-    TRY(check_tensors(e->model, &m->rules, o->model_dir, why));
+    TRY(check_tensors(e->model, m, o->model_dir, why));
     net_stream_key(key, m->run_id, nobody);
     const enum err made = zo_state_new(&e->state, &m->rules, key);
     if (made != ERR_OK)

@@ -81,7 +81,9 @@ static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt,
         const struct zo_ckpt_tensor *c = zo_ckpt_find(ckpt, t->name);
         double max_abs = 0;
         uint64_t coef = 0;
-        if (c && largest(&max_abs, c) != ERR_OK)
+        if (r->lora_scale != 0.0f) /* A: zo/model/lora.c; B starts at 0 and gets the floor of plan.c */
+            max_abs = zo_tensor_is_lora_a(t) ? 1 / sqrt((double)t->dims[1]) : 0;
+        else if (c && largest(&max_abs, c) != ERR_OK)
             return err_set(why, ERR_NONFINITE, "tensor %s of the model holds NaN or infinity",
                            t->name);
         if (peer_plan_tensor(t, &coef, max_abs, peak) != ERR_OK)
@@ -260,6 +262,8 @@ static void put_choices(FILE *out, const struct peer_make *s, const uint8_t owne
     put(out, "lr", json_real(s->lr));
     put(out, "schedule", json_string(s->schedule));
     put_u64(out, "warmup", s->warmup);
+    if (s->trainable) /* absent: all */
+        put(out, "trainable", json_string(s->trainable));
 }
 
 static enum err write_text(char **text, size_t *n, const struct peer_make *s,
@@ -313,10 +317,14 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
 static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct peer_make *k,
                            struct zo_model *model, struct peer_made *made, struct err_why *why)
 {
-    enum err e = zo_model_trainable(model, &r->tensors, &r->n_tensors);
-    if (e != ERR_OK)
-        return err_set(why, e, "cannot list the model's tensors: %s", err_str(e));
-    *s = settled(k, zo_model_parameters(model));
+    struct zo_lora lora;
+    uint64_t parameters = 0;
+    TRY(zo_lora_parse(&lora, k->trainable, why));
+    TRY(zo_model_trainable_of(model, k->trainable, &r->tensors, &r->n_tensors, why));
+    r->lora_scale = lora.r ? (float)(lora.alpha / lora.r) : 0.0f;
+    for (uint32_t i = 0; i < r->n_tensors; i++)
+        parameters += zo_tensor_elements(&r->tensors[i]);
+    *s = settled(k, parameters);
     r->direction = strcmp(s->direction, "gaussian") == 0 ? ZO_GAUSSIAN
                    : strcmp(s->direction, "rank1") == 0  ? ZO_RANK1
                                                          : ZO_RADEMACHER;

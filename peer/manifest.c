@@ -15,7 +15,7 @@ static const char *const known_fields[] = {
     "knots",     "owner",    "pace",        "round_timeout_s", "segment_max", "seal_s",
     "admission", "allow",    "audit",       "public",          "seed",        "length_max",
     "lr",        "schedule", "warmup",      "tensors",         "model",       "data",
-    "eval_data",
+    "eval_data", "trainable",
 };
 
 /* Where a field is looked for: `where` is the path that an error shows before the field's name. */
@@ -332,11 +332,22 @@ static enum err parse_admission(struct net_rules *n, const struct reader *r)
     return ERR_OK;
 }
 
+static enum err parse_trainable(struct peer_manifest *m, const char *text, const struct reader *r)
+{
+    struct zo_lora lora;
+    struct err_why wrong = {{0}};
+    if (zo_lora_parse(&lora, text, &wrong) != ERR_OK)
+        return err_set(r->why, ERR_FORMAT, "manifest: field 'trainable': %.200s", wrong.text);
+    memcpy(m->trainable, text, strlen(text) + 1);
+    m->rules.lora_scale = lora.r ? (float)(lora.alpha / lora.r) : 0.0f;
+    return ERR_OK;
+}
+
 static enum err parse_process(struct peer_manifest *m, const struct reader *r)
 {
     const uint64_t k = m->rules.k;
     uint64_t segment_max = m->rules.n0 < 256 ? m->rules.n0 : 256, length_max = 0;
-    const char *name = "", *schedule = "";
+    const char *name = "", *schedule = "", *trainable = "all";
     m->seal_s = 5;
     m->round_timeout_s = 30;
     TRY(get_u64(r, "segment_max", 1, LIMIT_SEGMENT_COUNT, false, &segment_max));
@@ -349,6 +360,10 @@ static enum err parse_process(struct peer_manifest *m, const struct reader *r)
     TRY(get_f64(r, "lr", 0, 1e6, &m->lr));
     TRY(get_text(r, "name", false, sizeof m->name - 1, &name));
     TRY(get_text(r, "schedule", false, sizeof m->schedule - 1, &schedule));
+    TRY(get_text(r, "trainable", false, sizeof m->trainable - 1, &trainable));
+    if (trainable[0] == '\0')
+        return err_set(r->why, ERR_FORMAT, "manifest: field 'trainable' is empty");
+    TRY(parse_trainable(m, trainable, r));
     memcpy(m->name, name, strlen(name) + 1);
     memcpy(m->schedule, schedule, strlen(schedule) + 1);
     segment_max = (segment_max + k - 1) / k * k;

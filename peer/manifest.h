@@ -6,15 +6,17 @@
  *
  * Fields: arith 1, name, direction, sides, eps, n0, steps, K, share_65536, burst, unit (null or multiples of 2^-24),
  * records_max, knots, owner, pace, round_timeout_s, segment_max, seal_s, admission, allow, audit, public, seed,
- * length_max, lr, schedule, warmup (the last three only inform), tensors, model {files [{name, bytes, chunks}]}, data
+ * length_max, lr, schedule, warmup (these three only inform), trainable, tensors, model {files [{name, bytes, chunks}]}, data
  * {name, bytes, digest}, eval_data (the same, or null).
  * Defaults when absent: K 1, sides 2, eps 0.01, unit null, records_max 2^24, pace async, segment_max min(n0, 256),
- * seal_s 5, round_timeout_s 30, admission open, allow [], audit 0, public false, seed 0, length_max 0, eval_data null. */
+ * seal_s 5, round_timeout_s 30, admission open, allow [], audit 0, public false, seed 0, length_max 0, eval_data null,
+ * trainable "all" (a list of names and patterns, or adapters: zo/model.h). */
 #ifndef PEER_MANIFEST_H
 #define PEER_MANIFEST_H
 #include <onebyte/base/err.h>
 #include <onebyte/net/id.h>
 #include <onebyte/net/rules.h>
+#include <onebyte/zo/model.h>
 #include <onebyte/zo/rules.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -53,6 +55,7 @@ struct peer_manifest {
     uint32_t length_max;   /* tokens per sequence; 0: the model's context */
     double lr;             /* informs */
     char schedule[16];
+    char trainable[ZO_TRAINABLE_BYTES]; /* zo/model.h; its scale of adapters is in rules */
     size_t n_files;
     struct peer_file *files; /* owned */
     struct peer_data data, eval_data;

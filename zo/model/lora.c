@@ -245,7 +245,7 @@ enum err zo_model_trainable_of(const struct zo_model *m, const char *trainable,
     TRY(zo_lora_parse(&lora, trainable, why));
     if (lora.r > 0)
         return list_adapters(m, &lora, tensors, n, why);
-    if (trainable && strcmp(trainable, "all") != 0)
+    if (trainable && trainable[0] != '\0' && strcmp(trainable, "all") != 0)
         return list_matching(m, trainable, tensors, n, why);
     const enum err e = zo_model_trainable(m, tensors, n);
     return e == ERR_OK ? e : err_set(why, e, "out of memory");
