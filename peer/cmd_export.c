@@ -9,6 +9,8 @@ struct values {
     struct peer_common common;
     struct peer_flags flags;
     const char *out, *dtype, *checkpoint;
+    uint64_t shard_mb;
+    bool merged;
 };
 
 static int report(const struct values *v, const struct peer_home_state *s,
@@ -51,7 +53,11 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = peer_home_state_open(&state, &home, &engine, &o, &why);
     }
     if (e == ERR_OK)
-        e = peer_export(&engine, state.model_dir, v->out, dtype, &why);
+        e = peer_export_as(&engine, state.model_dir, v->out,
+                           &(struct peer_export_options){.dtype = dtype,
+                                                         .shard_bytes = v->shard_mb * 1000000,
+                                                         .merged = v->merged},
+                           &why);
     const int code = e == ERR_OK ? report(v, &state, &engine) : peer_fail(&why);
     peer_engine_close(&engine);
     peer_home_state_close(&state);
@@ -64,6 +70,10 @@ static const struct peer_option options[] = {
     {"out", PEER_TEXT, offsetof(struct values, out), "DIR", "folder to write", 0, 0},
     {"dtype", PEER_CHOICE, offsetof(struct values, dtype), "f32|f16|bf16",
      "type of the written weights (default: f32)", 0, 0},
+    {"shard-size", PEER_U64, offsetof(struct values, shard_mb), "MB",
+     "split larger weights into files of this size (default: 5000)", 1, 1000000000},
+    {"merged", PEER_FLAG, offsetof(struct values, merged), NULL,
+     "of a run of adapters: the whole model with them added, not a PEFT adapter", 0, 0},
     PEER_FLAG_ROWS(struct values, flags,
                    "the run's base model (default: the folder saved in the home)"),
 };
@@ -73,8 +83,8 @@ const struct peer_command peer_cmd_export = {
     .args = "",
     .summary = "write a home's current model as a Hugging Face folder",
     .details = "The folder holds model.safetensors and the base model's config and tokenizer "
-               "files: transformers loads it. The peer "
-               "may be running.",
+               "files: transformers loads it. A run of adapters (init --trainable lora:..) is "
+               "written as a PEFT adapter unless --merged is given. The peer may be running.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

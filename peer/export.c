@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 bool peer_export_dtype(enum zo_dtype *d, const char *name)
 {
@@ -34,6 +35,8 @@ static void read_origin(void *ctx, uint64_t first, float *out, size_t n)
         zo_state_read_f32(o->engine->state, (uint32_t)o->t, first, out, n);
     else
         zo_ckpt_read_f32(o->stored, first, out, n);
+    if (o->stored)
+        zo_model_add_adapter(o->engine->model, o->stored, first, out, n);
 }
 
 static int64_t trained(const struct zo_rules *r, const char *name)
@@ -58,12 +61,94 @@ static int64_t tied(const struct zo_ckpt *ckpt, const struct zo_rules *r,
     return -1;
 }
 
-static enum err write_weights(const struct peer_engine *e, const char *out_dir, enum zo_dtype dtype,
-                              struct err_why *why)
+/* Where each shard of sources [n] starts: starts [n + 1], *shards of them. */
+static void split(const struct zo_ckpt_source *sources, size_t n, uint64_t bytes_each,
+                  uint64_t shard_bytes, size_t *starts, size_t *shards, uint64_t *total)
+{
+    uint64_t held = 0;
+    *shards = *total = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = bytes_each;
+        for (uint32_t d = 0; d < sources[i].n_dims; d++)
+            bytes *= sources[i].dims[d];
+        if (i == 0 || held + bytes > shard_bytes) {
+            starts[(*shards)++] = i;
+            held = 0;
+        }
+        held += bytes;
+        *total += bytes;
+    }
+    starts[*shards] = n;
+}
+
+static void shard_name(char out[64], size_t i, size_t shards)
+{
+    (void)snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", i + 1, shards);
+}
+
+static enum err write_index(const char *path, const struct zo_ckpt_source *sources,
+                            const size_t *starts, size_t shards, uint64_t total,
+                            struct err_why *why)
+{
+    char name[64], *text = NULL;
+    json_t *map = json_object();
+    for (size_t s = 0; s < shards; s++) {
+        shard_name(name, s, shards);
+        for (size_t i = starts[s]; i < starts[s + 1]; i++)
+            (void)json_object_set_new(map, sources[i].name, json_string(name));
+    }
+    json_t *o =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    text = o ? json_dumps(o, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    const enum err e = text ? peer_write_file(path, text, strlen(text), 0644, why)
+                            : err_set(why, ERR_NOMEM, "out of memory");
+    free(text);
+    json_decref(o);
+    return e;
+}
+
+/* What an earlier export may have left under the names this one does not write: transformers would
+ * read it. */
+static void remove_other(const char *out_dir, bool sharded)
+{
+    char path[PEER_PATH_BYTES + 64];
+    (void)snprintf(path, sizeof path, "%s/%s", out_dir,
+                   sharded ? "model.safetensors" : "model.safetensors.index.json");
+    (void)unlink(path);
+}
+
+static enum err write_files(const char *out_dir, const struct zo_ckpt_source *sources, size_t n,
+                            const struct peer_export_options *o, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES + 64], name[64] = "model.safetensors";
+    size_t shards = 0;
+    uint64_t total = 0;
+    enum err e = ERR_OK;
+    size_t *starts = calloc(n + 2, sizeof *starts);
+    if (!starts)
+        return err_set(why, ERR_NOMEM, "out of memory");
+    split(sources, n, zo_dtype_bytes(o->dtype), o->shard_bytes ? o->shard_bytes : PEER_SHARD_BYTES,
+          starts, &shards, &total);
+    for (size_t s = 0; s < shards && e == ERR_OK; s++) {
+        if (shards > 1)
+            shard_name(name, s, shards);
+        (void)snprintf(path, sizeof path, "%s/%s", out_dir, name);
+        e = zo_ckpt_write(path, sources + starts[s], starts[s + 1] - starts[s], o->dtype, why);
+    }
+    (void)snprintf(path, sizeof path, "%s/model.safetensors.index.json", out_dir);
+    if (shards > 1 && e == ERR_OK)
+        e = write_index(path, sources, starts, shards, total, why);
+    if (e == ERR_OK)
+        remove_other(out_dir, shards > 1);
+    free(starts);
+    return e;
+}
+
+static enum err write_weights(const struct peer_engine *e, const char *out_dir,
+                              const struct peer_export_options *o, struct err_why *why)
 {
     const struct zo_ckpt *ckpt = zo_model_ckpt(e->model);
     const struct zo_rules *rules = &e->manifest->rules;
-    char path[PEER_PATH_BYTES + 32];
     struct origin *origins = calloc(ckpt->n, sizeof *origins);
     struct zo_ckpt_source *sources = calloc(ckpt->n, sizeof *sources);
     enum err code = origins && sources ? ERR_OK : err_set(why, ERR_NOMEM, "out of memory");
@@ -73,9 +158,69 @@ static enum err write_weights(const struct peer_engine *e, const char *out_dir, 
         origins[i] = (struct origin){e, t >= 0 ? t : tied(ckpt, rules, c), c};
         sources[i] = (struct zo_ckpt_source){c->name, c->n_dims, c->dims, read_origin, &origins[i]};
     }
-    (void)snprintf(path, sizeof path, "%s/model.safetensors", out_dir);
     if (code == ERR_OK)
-        code = zo_ckpt_write(path, sources, ckpt->n, dtype, why);
+        code = write_files(out_dir, sources, ckpt->n, o, why);
+    free(origins);
+    free(sources);
+    return code;
+}
+
+/* ---- adapters ---- */
+
+/* The module of an adapter's name, for target_modules: PEFT takes whole names too, and those are exact. */
+static json_t *adapted_modules(const struct zo_rules *r)
+{
+    static const size_t head = sizeof "base_model.model." - 1, tail = sizeof ".lora_A.weight" - 1;
+    json_t *list = json_array();
+    for (uint32_t t = 0; list && t < r->n_tensors; t++)
+        if (zo_tensor_is_lora_a(&r->tensors[t])) {
+            const char *name = r->tensors[t].name;
+            (void)json_array_append_new(list,
+                                        json_stringn(name + head, strlen(name) - head - tail));
+        }
+    return list;
+}
+
+static enum err write_adapter_config(const struct peer_engine *e, const char *model_dir,
+                                     const char *out_dir, const struct zo_lora *lora,
+                                     struct err_why *why)
+{
+    char path[PEER_PATH_BYTES + 64];
+    const bool causal = zo_model_is_causal(e->model);
+    json_t *o = json_pack(
+        "{s:s, s:o, s:s, s:I, s:f, s:f, s:s, s:o, s:b, s:b, s:b}", "peft_type", "LORA", "task_type",
+        causal ? json_string("CAUSAL_LM") : json_null(), "base_model_name_or_path", model_dir, "r",
+        (json_int_t)lora->r, "lora_alpha", lora->alpha, "lora_dropout", 0.0, "bias", "none",
+        "target_modules", adapted_modules(&e->manifest->rules), "fan_in_fan_out",
+        zo_model_transposed(e->model), "inference_mode", 1, "init_lora_weights", 1);
+    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    (void)snprintf(path, sizeof path, "%s/adapter_config.json", out_dir);
+    const enum err code = text ? peer_write_file(path, text, strlen(text), 0644, why)
+                               : err_set(why, ERR_NOMEM, "out of memory");
+    free(text);
+    json_decref(o);
+    return code;
+}
+
+static enum err write_adapter(const struct peer_engine *e, const char *model_dir,
+                              const char *out_dir, const struct zo_lora *lora,
+                              enum zo_dtype dtype, struct err_why *why)
+{
+    const struct zo_rules *rules = &e->manifest->rules;
+    char path[PEER_PATH_BYTES + 64];
+    struct origin *origins = calloc(rules->n_tensors, sizeof *origins);
+    struct zo_ckpt_source *sources = calloc(rules->n_tensors, sizeof *sources);
+    enum err code = origins && sources ? ERR_OK : err_set(why, ERR_NOMEM, "out of memory");
+    for (uint32_t t = 0; t < rules->n_tensors && code == ERR_OK; t++) {
+        const struct zo_tensor *z = &rules->tensors[t];
+        origins[t] = (struct origin){e, t, NULL};
+        sources[t] = (struct zo_ckpt_source){z->name, z->n_dims, z->dims, read_origin, &origins[t]};
+    }
+    (void)snprintf(path, sizeof path, "%s/adapter_model.safetensors", out_dir);
+    if (code == ERR_OK)
+        code = zo_ckpt_write(path, sources, rules->n_tensors, dtype, why);
+    if (code == ERR_OK)
+        code = write_adapter_config(e, model_dir, out_dir, lora, why);
     free(origins);
     free(sources);
     return code;
@@ -125,8 +270,8 @@ static bool carried(const char *name)
     return false;
 }
 
-static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_dtype dtype,
-                            struct err_why *why)
+static enum err carry_files(const char *model_dir, const char *out_dir, bool adapter,
+                            enum zo_dtype dtype, struct err_why *why)
 {
     DIR *d = opendir(model_dir);
     if (!d)
@@ -137,7 +282,9 @@ static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_
         char from[PEER_PATH_BYTES + 300], to[PEER_PATH_BYTES + 300], *text = NULL;
         struct stat st;
         size_t n = 0;
-        if (!carried(entry->d_name))
+        const bool config = strstr(entry->d_name, "config.json") == entry->d_name ||
+                            strcmp(entry->d_name, "generation_config.json") == 0;
+        if (!carried(entry->d_name) || (adapter && config)) /* an adapter has its base model's */
             continue;
         (void)snprintf(from, sizeof from, "%s/%s", model_dir, entry->d_name);
         (void)snprintf(to, sizeof to, "%s/%s", out_dir, entry->d_name);
@@ -156,11 +303,13 @@ static enum err carry_files(const char *model_dir, const char *out_dir, enum zo_
     return e;
 }
 
-enum err peer_export(const struct peer_engine *e, const char *model_dir, const char *out_dir,
-                     enum zo_dtype dtype, struct err_why *why)
+enum err peer_export_as(const struct peer_engine *e, const char *model_dir, const char *out_dir,
+                        const struct peer_export_options *o, struct err_why *why)
 {
     struct stat a, b;
+    struct zo_lora lora;
     ENSURE(e->state != NULL);
+    TRY(zo_lora_parse(&lora, e->manifest->trainable, why));
     if (strlen(out_dir) >= PEER_PATH_BYTES || strlen(model_dir) >= PEER_PATH_BYTES)
         return err_set(why, ERR_RANGE, "path too long");
     if (mkdir(out_dir, 0755) != 0 && errno != EEXIST)
@@ -169,6 +318,15 @@ enum err peer_export(const struct peer_engine *e, const char *model_dir, const c
         return err_set(why, ERR_IO, "%s is not a folder", out_dir);
     if (stat(model_dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
         return err_set(why, ERR_RANGE, "--out is the base model's own folder: give another one");
-    TRY(carry_files(model_dir, out_dir, dtype, why));
-    return write_weights(e, out_dir, dtype, why);
+    const bool adapter = lora.r > 0 && !o->merged;
+    TRY(carry_files(model_dir, out_dir, adapter, o->dtype, why));
+    return adapter ? write_adapter(e, model_dir, out_dir, &lora, o->dtype, why)
+                   : write_weights(e, out_dir, o, why);
+}
+
+enum err peer_export(const struct peer_engine *e, const char *model_dir, const char *out_dir,
+                     enum zo_dtype dtype, struct err_why *why)
+{
+    const struct peer_export_options o = {.dtype = dtype, .merged = true};
+    return peer_export_as(e, model_dir, out_dir, &o, why);
 }

@@ -251,6 +251,11 @@ enum err zo_model_trainable_of(const struct zo_model *m, const char *trainable,
     return e == ERR_OK ? e : err_set(why, e, "out of memory");
 }
 
+bool zo_model_is_causal(const struct zo_model *m)
+{
+    return m->c.task == TASK_CAUSAL;
+}
+
 bool zo_model_transposed(const struct zo_model *m)
 {
     return m->arch->transposed;

@@ -49,6 +49,7 @@ NODISCARD enum err zo_model_trainable_of(const struct zo_model *m, const char *t
 bool zo_tensor_is_lora_a(const struct zo_tensor *t); /* starts in +-1 / sqrt(in); lora_B starts at 0 */
 /* out [n] += what the bound state's adapter adds to elements first.. of t, a tensor of the checkpoint. */
 void zo_model_add_adapter(const struct zo_model *m, const struct zo_ckpt_tensor *t, uint64_t first, float *out, size_t n);
+bool zo_model_is_causal(const struct zo_model *m);   /* each token is predicted from those before it */
 bool zo_model_transposed(const struct zo_model *m); /* matrices stored (in, out): PEFT's fan_in_fan_out */
 
 /* m0 of every tensor of the state from the checkpoint; then drops the mapped pages. */
@@ -88,6 +89,9 @@ struct zo_loss {
  * choices, a direction without a bound state): nothing computed.  k, pool: NULL for the default, one thread. */
 NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
                                    const struct zo_kernels *k, struct zo_pool *pool);
+
+/* Whether zo_model_losses takes this example: its ids, lengths and label.  ERR_RANGE: why says what does not fit. */
+NODISCARD enum err zo_model_check(const struct zo_model *m, const struct zo_example *x, struct err_why *why);
 
 /* Logits of every position of one plain sequence, for tests and generation: out (n, vocab).  A sequence classifier
  * gives one row of its labels' logits instead: out [labels].  ERR_RANGE: too long, or an id outside the vocabulary. */
