@@ -107,6 +107,18 @@ void peer_engine_close(struct peer_engine *e)
     memset(e, 0, sizeof *e);
 }
 
+enum err peer_engine_fits(const struct peer_engine *e, const struct zo_dataset *d, const char *path,
+                          struct err_why *why)
+{
+    for (uint64_t i = 0; i < zo_dataset_size(d); i++) {
+        struct err_why inner = {{0}};
+        const enum err fits = zo_model_check(e->model, zo_dataset_get(d, i), &inner);
+        if (fits != ERR_OK)
+            return err_set(why, fits, "%s: example %" PRIu64 ": %s", path, i + 1, inner.text);
+    }
+    return ERR_OK;
+}
+
 enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path,
                           struct err_why *why)
 {
@@ -118,6 +130,11 @@ enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, co
     if (zo_dataset_size(made) == 0) {
         zo_dataset_free(made);
         return err_set(why, ERR_FORMAT, "%s holds no examples", path);
+    }
+    const enum err fits = peer_engine_fits(e, made, path, why);
+    if (fits != ERR_OK) {
+        zo_dataset_free(made);
+        return fits;
     }
     *d = made;
     return ERR_OK;

@@ -50,6 +50,10 @@ size_t peer_threads_default(void); /* physical cores in this process's affinity,
 NODISCARD enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, const char *path,
                                     struct err_why *why);
 
+/* Every example of path fits the model (ids, length, label); the line names the first that does not. */
+NODISCARD enum err peer_engine_fits(const struct peer_engine *e, const struct zo_dataset *d,
+                                    const char *path, struct err_why *why);
+
 struct peer_eval {
     double loss_token_mean;   /* nats: all counted tokens alike */
     double loss_example_mean; /* mean of the examples' losses */

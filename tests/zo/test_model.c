@@ -474,6 +474,9 @@ static void bad_passes_are_refused(void **state)
     p.eps = 0.0f;
     ids[1] = 61;
     assert_int_equal(zo_model_losses(m, &p, 1, &out, NULL, NULL), ERR_RANGE);
+    struct err_why named = {{0}};
+    assert_int_equal(zo_model_check(m, p.example, &named), ERR_RANGE);
+    assert_true(named.text[0] != 0);
     assert_int_equal(zo_model_logits(m, ids, 4, logits, NULL), ERR_RANGE);
     ids[1] = 60;
     assert_int_equal(zo_model_logits(m, ids, 4, logits, NULL), ERR_OK);

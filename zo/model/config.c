@@ -206,9 +206,10 @@ enum err zo_config_read(struct zo_model *m, const char *dir, struct err_why *why
     if (snprintf(path, sizeof path, "%s/config.json", dir) >= (int)sizeof path)
         return err_set(why, ERR_RANGE, "the model folder's path is too long");
     json_t *root = json_load_file(path, 0, &where);
+    if (!root && where.line < 0) /* not even opened: the text names file and reason */
+        return err_set(why, ERR_NOTFOUND, "%s: is %.300s a model folder?", where.text, dir);
     if (!root)
-        return err_set(why, where.line < 0 ? ERR_NOTFOUND : ERR_FORMAT, "%.400s: line %d: %s", path,
-                       where.line, where.text);
+        return err_set(why, ERR_FORMAT, "%.400s: line %d: %s", path, where.line, where.text);
     const enum err e = json_is_object(root)
                            ? read_root(m, root, dir, why)
                            : err_set(why, ERR_FORMAT, "%.400s: not a JSON object", path);

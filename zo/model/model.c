@@ -283,25 +283,42 @@ enum err zo_model_refresh(struct zo_model *m, struct zo_pool *pool)
 
 /* ---- losses ---- */
 
+static enum err sequence_check(const struct zo_model *m, const struct zo_seq *s, struct err_why *why)
+{
+    if (s->n > m->c.context)
+        return err_set(why, ERR_RANGE, "%u tokens are more than the model's context of %u", s->n,
+                       m->c.context);
+    for (uint32_t j = 0; j < s->n; j++)
+        if (s->ids[j] >= m->c.vocab)
+            return err_set(why, ERR_RANGE,
+                           "token id %u is outside the model's vocabulary of %u: tokenizer and model do not belong together",
+                           s->ids[j], m->c.vocab);
+    return ERR_OK;
+}
+
+enum err zo_model_check(const struct zo_model *m, const struct zo_example *e, struct err_why *why)
+{
+    if (e->n_seqs == 0)
+        return err_set(why, ERR_RANGE, "no sequence in it");
+    if (m->c.task == TASK_CLASSIFY) {
+        if (e->n_seqs != 1 || e->seqs[0].n == 0)
+            return err_set(why, ERR_RANGE, "a sequence classifier takes one text and its \"label\"");
+        if (e->label < 0 || (uint32_t)e->label >= m->c.n_labels)
+            return err_set(why, ERR_RANGE, "the model needs a \"label\" from 0 to %u",
+                           m->c.n_labels - 1);
+    } else if (e->n_seqs > 1 && (e->label < 0 || (uint32_t)e->label >= e->n_seqs)) {
+        return err_set(why, ERR_RANGE, "\"label\" is outside the choices");
+    }
+    for (uint32_t i = 0; i < e->n_seqs; i++)
+        TRY(sequence_check(m, &e->seqs[i], why));
+    return ERR_OK;
+}
+
 static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
 {
-    const struct zo_example *e = p->example;
-    const bool classify = m->c.task == TASK_CLASSIFY;
-    if (e->n_seqs == 0 || (p->eps != 0.0f && !m->state) || !isfinite(p->eps))
+    if ((p->eps != 0.0f && !m->state) || !isfinite(p->eps))
         return ERR_RANGE;
-    if (classify ? e->n_seqs != 1 || e->label < 0 || (uint32_t)e->label >= m->c.n_labels ||
-                       e->seqs[0].n == 0
-                 : e->n_seqs > 1 && (e->label < 0 || (uint32_t)e->label >= e->n_seqs))
-        return ERR_RANGE;
-    for (uint32_t i = 0; i < e->n_seqs; i++) {
-        const struct zo_seq *s = &e->seqs[i];
-        if (s->n > m->c.context)
-            return ERR_RANGE;
-        for (uint32_t j = 0; j < s->n; j++)
-            if (s->ids[j] >= m->c.vocab)
-                return ERR_RANGE;
-    }
-    return ERR_OK;
+    return zo_model_check(m, p->example, NULL);
 }
 
 static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
