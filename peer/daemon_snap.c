@@ -239,10 +239,11 @@ static void wait_ledger(struct daemon *d, uint64_t now)
     if (now - d->snap.checked_ns < look_again_ns)
         return;
     d->snap.checked_ns = now;
+    const uint64_t waited = now - d->snap.since_ns;
     const enum peer_held held = peer_snapshot_held(&d->snap.have, d->gossip);
     if (held == PEER_HELD) {
         build(d, &d->snap.have);
-    } else if (held == PEER_NEVER || now - d->snap.since_ns > ledger_ns || (d->n_dials == 0 && d->n_links == 0)) {
+    } else if (held == PEER_NEVER || waited > ledger_ns || (d->n_links == 0 && (d->n_dials == 0 || waited > look_ns))) {
         peer_log(PEER_INFO, "snapshot", "reason=\"it is not of a state that this ledger reaches: folding from the base\"");
         daemon_snap_release(d);
     }
