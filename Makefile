@@ -85,9 +85,9 @@ need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
 	@$(MAKE) --no-print-directory -j2 all tests
-	@$(MAKE) --no-print-directory -j2 MODE=asan tests
+	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
-	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(TSAN_TESTS) $(E2E)
+	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E)
 test-unit: tests ## the unit tests alone, release build
 	@python3 tests/run.py $(TESTS)
 test-asan: ## unit tests under AddressSanitizer and UBSan
@@ -124,6 +124,22 @@ sim-soak: $(B)/tests/sim/sim ## 10,000 seeds x 30 peers
 	@$< $(SEED) 30 0.02 10000
 sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory, traffic
 	@$< swarm 1000 1000000
+
+# ---- fuzzing (tests/fuzz): clang's libFuzzer; `make test` replays the corpora without clang ----
+T ?= 60
+F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket
+cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error -DFUZZ_ONE
+ldflags-fuzz := -fsanitize=fuzzer,address,undefined
+FUZZ_REPLAY := build/asan/tests/fuzz/replay
+.PHONY: fuzz fuzz-build
+fuzz: ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
+	@$(MAKE) --no-print-directory -j2 CC=clang MODE=fuzz fuzz-build
+	@sh tests/fuzz/run.sh $(T) $(F)
+fuzz-build: $(foreach f,canary $(F),$(B)/tests/fuzz/fuzz_$(f))
+$(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	@$(CC) -o $@ $^ $(ALL_LIBS)
+$(B)/tests/fuzz/replay: $(patsubst %.c,$(B)/%.o,$(wildcard tests/fuzz/*.c)) $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	@$(CC) -o $@ $^ $(ALL_LIBS)
 
 # ---- benches ----
 bench: all benches ## every figure against its baseline, a Markdown table; under 10 minutes
