@@ -166,6 +166,9 @@ static void print_table(FILE *out, const json_t *o)
     if (agreement)
         fprintf(out, "  agreement     %.0f of %.0f neighbours hold exactly the same records\n", number(agreement, "agree"),
                number(agreement, "links"));
+    const json_t *checkpoint = json_object_get(o, "checkpoint");
+    if (json_is_object(checkpoint))
+        fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
     fprintf(out, "machine %.8s  %s\n", text(o, "machine_id"), json_is_true(json_object_get(o, "contributing")) ? "contributing" : "not contributing");
     if (!json_is_true(json_object_get(o, "contributing")))
         fprintf(out, "  because       %s\n", text(o, "why"));
