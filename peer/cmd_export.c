@@ -9,7 +9,7 @@ struct values {
     struct peer_common common;
     struct peer_flags flags;
     const char *out, *dtype, *checkpoint;
-    uint64_t shard_mb;
+    double shard_mb;
     bool merged;
 };
 
@@ -55,7 +55,7 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e == ERR_OK)
         e = peer_export_as(&engine, state.model_dir, v->out,
                            &(struct peer_export_options){.dtype = dtype,
-                                                         .shard_bytes = v->shard_mb * 1000000,
+                                                         .shard_bytes = (uint64_t)(v->shard_mb * 1e6),
                                                          .merged = v->merged},
                            &why);
     const int code = e == ERR_OK ? report(v, &state, &engine) : peer_fail(&why);
@@ -70,8 +70,8 @@ static const struct peer_option options[] = {
     {"out", PEER_TEXT, offsetof(struct values, out), "DIR", "folder to write", 0, 0},
     {"dtype", PEER_CHOICE, offsetof(struct values, dtype), "f32|f16|bf16",
      "type of the written weights (default: f32)", 0, 0},
-    {"shard-size", PEER_U64, offsetof(struct values, shard_mb), "MB",
-     "split larger weights into files of this size (default: 5000)", 1, 1000000000},
+    {"shard-size", PEER_F64, offsetof(struct values, shard_mb), "MB",
+     "split larger weights into files of this size (default: 5000)", 0.001, 1e9},
     {"merged", PEER_FLAG, offsetof(struct values, merged), NULL,
      "of a run of adapters: the whole model with them added, not a PEFT adapter", 0, 0},
     PEER_FLAG_ROWS(struct values, flags,
