@@ -8,8 +8,7 @@
  *
  * Shapes: SmolLM2-135M (134.5 M parameters, 538 MB of int32); --quick: 8 layers of a third of the
  * width. Method: every figure is the median of rounds; the rounds of all figures alternate, so that
- * a busy neighbour hits all of them.  A round folds, the next subtracts; at the end every digest
- * must be the first one's. */
+ * a busy neighbour hits all of them.  A round folds, the next subtracts. */
 #include <onebyte/zo/state.h>
 
 #include <stdio.h>
