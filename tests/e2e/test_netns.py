@@ -127,7 +127,7 @@ def test_a_peer_behind_nat(folder, swarm):
     """It only dials out, through a router that rewrites addresses; two such peers meet through the one that listens."""
     needs_namespaces()
     if not shutil.which("nft"):
-        raise Skip("nft is not installed")
+        raise Skip("nft is not installed: no NAT between namespaces")
     names = ["seed", "nata", "natb"]
     at = network(names)
     homes = ["ina", "inb"]
