@@ -106,12 +106,10 @@ def test_eight_peers_and_a_partition(folder, swarm):
         half = names[PEERS // 2:]
         sh(*(f"ip link set v{n} master br1" for n in half))
         grows(peers)
-        sides = [{q["id"][:8] for q in p.running()["peers"] if q["id"] and q["state"] == "connected"} for p in peers]
         ids = [p.running()["machine_id"][:8] for p in peers]
         wait("no link across the partition", lambda: all(
             not {q["id"][:8] for q in p.running()["peers"] if q["id"] and q["last_seen_s"] < 5} &
             set(ids[PEERS // 2:] if i < PEERS // 2 else ids[:PEERS // 2]) for i, p in enumerate(peers)))
-        assert any(sides)
         grows(peers)
         sh(*(f"ip link set v{n} master br0" for n in half))
         held = settle(peers)
