@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct peer_command peer_cmd_retract;
+extern const struct peer_command peer_cmd_retract, peer_cmd_admit;
 
 struct values {
     struct peer_common common;
@@ -86,14 +86,15 @@ static enum err submit(struct peer_home *h, const struct peer_manifest *m,
     enum err e = net_ledger_open(&ledger, peer_home_path(h, "ledger.db", path), m->run_id, self->id,
                                  false, &fresh, why);
     if (e == ERR_OK && (e = net_ledger_control(ledger, frame, n)) != ERR_OK)
-        (void)err_set(why, e, "cannot store the retraction: %s", net_ledger_error(ledger));
+        (void)err_set(why, e, "cannot store the signed event: %s", net_ledger_error(ledger));
     net_ledger_close(ledger);
     peer_home_release(h);
     return e;
 }
 
-static enum err retract(const struct values *v, uint8_t machine[32], bool *running,
-                        struct err_why *why)
+/* Signs the event as the owner and hands it on; admit: an admission, which needs the whole id (the machine may have no feed yet). */
+static enum err sign(const struct values *v, bool admit, uint8_t machine[32], bool *running,
+                     struct err_why *why)
 {
     struct peer_home home;
     struct peer_manifest m = {0};
@@ -106,11 +107,16 @@ static enum err retract(const struct values *v, uint8_t machine[32], bool *runni
         if (memcmp(self.id, m.net.owner, sizeof self.id) != 0)
             e = err_set(
                 why, ERR_RANGE,
-                "only the run's owner can retract: use the home in which the manifest was made");
-        else
+                "only the run's owner can do this: use the home in which the manifest was made");
+        else if (admit && m.net.admission == NET_OPEN)
+            e = err_set(why, ERR_RANGE, "this run is open: every machine is admitted (init --admission)");
+        else if (admit && net_unhex(machine, 32, v->machine) != ERR_OK)
+            e = err_set(why, ERR_RANGE, "--machine takes the whole id, 64 hex digits: `onebyte keygen` shows it");
+        else if (!admit)
             e = find_machine(machine, v->machine, &home, &m, why);
         if (e == ERR_OK) {
-            const size_t n = net_control_retract(frame, &m.net, &self, machine, v->from);
+            const size_t n = admit ? net_control_admit(frame, &m.net, &self, machine)
+                                   : net_control_retract(frame, &m.net, &self, machine, v->from);
             e = submit(&home, &m, &self, frame, n, running, why);
         }
         net_identity_release(&self);
@@ -132,7 +138,7 @@ static int run(void *values, const char *const *args, size_t n_args)
         (void)err_set(&why, ERR_RANGE, "retract needs --machine ID");
         return peer_usage(&peer_cmd_retract, &why);
     }
-    if (retract(v, machine, &running, &why) != ERR_OK)
+    if (sign(v, false, machine, &running, &why) != ERR_OK)
         return peer_fail(&why);
     net_hex(hex, machine, 32);
     if (v->common.json)
@@ -164,4 +170,43 @@ const struct peer_command peer_cmd_retract = {
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),
     .run = run,
+};
+
+static int run_admit(void *values, const char *const *args, size_t n_args)
+{
+    const struct values *v = values;
+    struct err_why why = {{0}};
+    uint8_t machine[32];
+    char hex[65];
+    bool running = false;
+    (void)args;
+    (void)n_args;
+    if (!v->machine) {
+        (void)err_set(&why, ERR_RANGE, "admit needs --machine ID");
+        return peer_usage(&peer_cmd_admit, &why);
+    }
+    if (sign(v, true, machine, &running, &why) != ERR_OK)
+        return peer_fail(&why);
+    net_hex(hex, machine, 32);
+    if (v->common.json)
+        return peer_json_print(json_pack("{s:s, s:b}", "machine", hex, "sent", running));
+    printf("admitted: records of %s count from now on (%s)\n", hex,
+           running ? "sent to all peers" : "stored; sent when the peer runs");
+    return PEER_EXIT_OK;
+}
+
+static const struct peer_option admit_options[] = {
+    {"machine", PEER_TEXT, offsetof(struct values, machine), "ID", "the machine's id, 64 hex digits", 0, 0},
+};
+
+const struct peer_command peer_cmd_admit = {
+    .name = "admit",
+    .args = "",
+    .summary = "as the run's owner: let a machine take part in a run that is not open",
+    .details = "For runs made with --admission allow or invite. The signed admission travels with the "
+               "feed, so that every peer knows it; until then the machine's records are dropped.",
+    .options = admit_options,
+    .n_options = ARRAY_LEN(admit_options),
+    .values_bytes = sizeof(struct values),
+    .run = run_admit,
 };

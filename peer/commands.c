@@ -20,6 +20,7 @@
     X(log)               \
     X(plot)              \
     X(retract)           \
+    X(admit)             \
     X(version)
 
 #define X(name) extern const struct peer_command peer_cmd_##name;
