@@ -203,8 +203,8 @@ static enum err write_adapter_config(const struct peer_engine *e, const char *mo
 }
 
 static enum err write_adapter(const struct peer_engine *e, const char *model_dir,
-                              const char *out_dir, const struct zo_lora *lora,
-                              enum zo_dtype dtype, struct err_why *why)
+                              const char *out_dir, const struct zo_lora *lora, enum zo_dtype dtype,
+                              struct err_why *why)
 {
     const struct zo_rules *rules = &e->manifest->rules;
     char path[PEER_PATH_BYTES + 64];

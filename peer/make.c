@@ -81,7 +81,8 @@ static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt,
         const struct zo_ckpt_tensor *c = zo_ckpt_find(ckpt, t->name);
         double max_abs = 0;
         uint64_t coef = 0;
-        if (r->lora_scale != 0.0f) /* A: zo/model/lora.c; B starts at 0 and gets the floor of plan.c */
+        if (r->lora_scale !=
+            0.0f) /* A: zo/model/lora.c; B starts at 0 and gets the floor of plan.c */
             max_abs = zo_tensor_is_lora_a(t) ? 1 / sqrt((double)t->dims[1]) : 0;
         else if (c && largest(&max_abs, c) != ERR_OK)
             return err_set(why, ERR_NONFINITE, "tensor %s of the model holds NaN or infinity",
@@ -303,7 +304,9 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
         return ERR_OK;
     TRY(zo_dataset_open(&d, path, e->tokenizer, length, why));
     const uint64_t n = zo_dataset_size(d), cut = zo_dataset_cut_examples(d);
+    const enum err fits = peer_engine_fits(e, d, path, why);
     zo_dataset_free(d);
+    TRY(fits);
     if (n == 0)
         return err_set(why, ERR_FORMAT, "%s holds no examples", path);
     if (cut)

@@ -10,11 +10,11 @@
 #define ELEMENTS_MAX (1ull << 40) /* of one tensor: keeps every product of sizes in 64 bits */
 
 static const char *const known_fields[] = {
-    "arith",     "name",     "direction",   "sides",           "eps",         "n0",
-    "steps",     "K",        "share_65536", "burst",           "unit",        "records_max",
-    "knots",     "owner",    "pace",        "round_timeout_s", "segment_max", "seal_s",
-    "admission", "allow",    "audit",       "public",          "seed",        "length_max",
-    "lr",        "schedule", "warmup",      "tensors",         "model",       "data",
+    "arith",     "name",      "direction",   "sides",           "eps",         "n0",
+    "steps",     "K",         "share_65536", "burst",           "unit",        "records_max",
+    "knots",     "owner",     "pace",        "round_timeout_s", "segment_max", "seal_s",
+    "admission", "allow",     "audit",       "public",          "seed",        "length_max",
+    "lr",        "schedule",  "warmup",      "tensors",         "model",       "data",
     "eval_data", "trainable",
 };
 

@@ -36,10 +36,12 @@ static void rig_open(struct rig *r, const char *name, const char *trainable, flo
     assert_int_equal(zo_model_open(&r->m, dir, &why), ERR_OK);
     r->rules = (struct zo_rules){
         .sides = 2, .k = 1, .n0 = 1, .steps = 1, .n_knots = 1, .lora_scale = scale};
-    assert_int_equal(zo_model_trainable_of(r->m, trainable, &r->rules.tensors, &r->rules.n_tensors, &why),
-                     ERR_OK);
+    assert_int_equal(
+        zo_model_trainable_of(r->m, trainable, &r->rules.tensors, &r->rules.n_tensors, &why),
+        ERR_OK);
     for (uint32_t i = 0; i < r->rules.n_tensors; i++) {
-        r->rules.tensors[i].bits = i % 3 == 0 || !zo_tensor_is_matrix(&r->rules.tensors[i]) ? 64 : 32;
+        r->rules.tensors[i].bits =
+            i % 3 == 0 || !zo_tensor_is_matrix(&r->rules.tensors[i]) ? 64 : 32;
         r->rules.tensors[i].e = r->rules.tensors[i].bits == 32 ? 25 : 50;
     }
     assert_int_equal(zo_state_new(&r->s, &r->rules, (const uint32_t[2]){1, 2}), ERR_OK);
@@ -56,7 +58,8 @@ static void rig_close(struct rig *r)
 
 static double loss(struct zo_model *m, float eps, uint64_t at, struct zo_pool *pool)
 {
-    struct zo_example example = {.n_seqs = 1, .seqs = &seq, .label = zo_model_labels(m) > 0 ? 1 : -1};
+    struct zo_example example = {
+        .n_seqs = 1, .seqs = &seq, .label = zo_model_labels(m) > 0 ? 1 : -1};
     const struct zo_pass passes[2] = {{.example = &example, .key = {3, 4}, .seq = at, .eps = eps},
                                       {.example = &example}};
     struct zo_loss out[2];
@@ -96,7 +99,8 @@ static double merged_loss(const struct rig *r, const char *name)
     struct rig all;
     rig_open(&all, name, "all", 0.0f);
     for (uint32_t t = 0; t < all.rules.n_tensors; t++) {
-        const struct zo_ckpt_tensor *c = zo_ckpt_find(zo_model_ckpt(r->m), all.rules.tensors[t].name);
+        const struct zo_ckpt_tensor *c =
+            zo_ckpt_find(zo_model_ckpt(r->m), all.rules.tensors[t].name);
         float *values = malloc((size_t)c->elements * sizeof *values);
         assert_non_null(values);
         zo_ckpt_read_f32(c, 0, values, (size_t)c->elements);
@@ -111,7 +115,8 @@ static double merged_loss(const struct rig *r, const char *name)
     return got;
 }
 
-static const char *const models[] = {"llama", "qwen2", "phi3", "gemma2", "gpt2", "gpt_neox", "opt", "bert", "roberta_classify"};
+static const char *const models[] = {"llama",    "qwen2", "phi3", "gemma2",          "gpt2",
+                                     "gpt_neox", "opt",   "bert", "roberta_classify"};
 
 static void adapters_equal_merged_weights(void **state)
 {
@@ -123,11 +128,13 @@ static void adapters_equal_merged_weights(void **state)
         rig_open(&r, models[i], i % 2 ? "lora:r=3,alpha=6,targets=all" : "lora:r=4,alpha=8", 2.0f);
         rig_open(&plain, models[i], "all", 0.0f);
         const double before = loss(r.m, 0.0f, 0, NULL);
-        assert_true(fabs(before - loss(plain.m, 0.0f, 0, NULL)) < 1e-5); /* B is 0: nothing is added */
+        assert_true(fabs(before - loss(plain.m, 0.0f, 0, NULL)) <
+                    1e-5); /* B is 0: nothing is added */
         fill_b(&r);
         const double after = loss(r.m, 0.0f, 0, NULL), merged = merged_loss(&r, models[i]);
         if (!(fabs(after - merged) < 2e-5 * fmax(1, merged)) || fabs(after - before) < 1e-4)
-            fail_msg("%s: %.7f with adapters, %.7f merged, %.7f before", models[i], after, merged, before);
+            fail_msg("%s: %.7f with adapters, %.7f merged, %.7f before", models[i], after, merged,
+                     before);
         assert_true(fabs(loss(r.m, 0.0f, 0, pool) - after) < 1e-5);
         rig_close(&r);
         rig_close(&plain);
@@ -151,7 +158,8 @@ static void directions_move_adapters_alone(void **state)
                 float *h = calloc((size_t)zo_tensor_elements(z), sizeof *h);
                 assert_non_null(h);
                 zo_direction_rows_f32(h, &r.rules, t, (const uint32_t[2]){3, 4}, 99, 0,
-                                      (size_t)zo_tensor_rows(z), 1.0f, false, zo_kernels_pick("ref"));
+                                      (size_t)zo_tensor_rows(z), 1.0f, false,
+                                      zo_kernels_pick("ref"));
                 add_to(&r, t, h, eps);
                 free(h);
             }
@@ -202,11 +210,18 @@ static void patterns_choose_tensors(void **state)
 
 static void wrong_texts_are_refused(void **state)
 {
-    static const char *const wrong[] = {"lora:",           "lora:r=0,alpha=1",       "lora:r=2000,alpha=1",
-                                        "lora:r=2.5,alpha=1", "lora:r=4",            "lora:r=4,alpha=nan",
-                                        "lora:r=4,alpha=8,targets=", "lora:r=4,alpha=8,targets=nothing",
+    static const char *const wrong[] = {"lora:",
+                                        "lora:r=0,alpha=1",
+                                        "lora:r=2000,alpha=1",
+                                        "lora:r=2.5,alpha=1",
+                                        "lora:r=4",
+                                        "lora:r=4,alpha=nan",
+                                        "lora:r=4,alpha=8,targets=",
+                                        "lora:r=4,alpha=8,targets=nothing",
                                         "lora:r=4,alpha=8,bias=all",
-                                        "model.norm", "model.norm.weight,", "*.nothing"};
+                                        "model.norm",
+                                        "model.norm.weight,",
+                                        "*.nothing"};
     struct zo_model *m;
     struct zo_tensor *t = NULL;
     uint32_t n;

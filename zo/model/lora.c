@@ -22,9 +22,9 @@
 
 enum { RANK_MAX = 1024 };
 
-static const enum slot lora_slots[] = {SLOT_Q_W, SLOT_V_W,    SLOT_QKV_W, /* the default: these three */
-                                       SLOT_K_W, SLOT_O_W,    SLOT_GATE_W,
-                                       SLOT_UP_W, SLOT_GATE_UP_W, SLOT_DOWN_W};
+static const enum slot lora_slots[] = {
+    SLOT_Q_W, SLOT_V_W, SLOT_QKV_W, /* the default: these three */
+    SLOT_K_W, SLOT_O_W, SLOT_GATE_W, SLOT_UP_W, SLOT_GATE_UP_W, SLOT_DOWN_W};
 enum { DEFAULT_SLOTS = 3 };
 
 /* ---- the text ---- */
@@ -52,9 +52,9 @@ enum err zo_lora_parse(struct zo_lora *l, const char *trainable, struct err_why 
     if (strncmp(at, "lora:", 5) != 0)
         return ERR_OK;
     at += 5;
-    const bool good = number_after(&at, "r=", &r) && number_after(&at, "alpha=", &alpha) &&
-                      (*at == '\0' || (strncmp(at, "targets=", 8) == 0 && at[8] != '\0' &&
-                                       !strchr(at, ',')));
+    const bool good =
+        number_after(&at, "r=", &r) && number_after(&at, "alpha=", &alpha) &&
+        (*at == '\0' || (strncmp(at, "targets=", 8) == 0 && at[8] != '\0' && !strchr(at, ',')));
     if (!good || !(r >= 1 && r <= RANK_MAX) || r != floor(r) || !(alpha > 0 && alpha <= 1e6))
         return err_set(why, ERR_RANGE,
                        "trainable: '%.80s' is not lora:r=R,alpha=A[,targets=NAME+NAME..] with R "
@@ -84,7 +84,8 @@ static bool is_lora_b(const struct zo_tensor *t)
 
 /* The module of p as `transformers` names it in a whole model: a checkpoint of the body alone lacks
  * the beginning. */
-static void module_name(char *out, size_t out_bytes, const struct zo_model *m, const struct param *p)
+static void module_name(char *out, size_t out_bytes, const struct zo_model *m,
+                        const struct param *p)
 {
     const char *whole = m->arch->prefixes[0], *name = p->t->name;
     const size_t n = strlen(m->prefix), n_whole = strlen(whole), tail = strlen(".weight");
@@ -125,7 +126,8 @@ static bool targeted(const char *module, size_t slot, const char *targets)
     return false;
 }
 
-static void io_sizes(const struct zo_model *m, const struct param *p, uint64_t *n_in, uint64_t *n_out)
+static void io_sizes(const struct zo_model *m, const struct param *p, uint64_t *n_in,
+                     uint64_t *n_out)
 {
     *n_in = m->arch->transposed ? p->rows : p->cols;
     *n_out = m->arch->transposed ? p->cols : p->rows;
@@ -326,7 +328,8 @@ static enum err bind_adapter(struct zo_model *m, struct param *p, struct err_why
                   b = lora_name(name, module, LORA_B) == ERR_OK ? zo_rules_find(r, name) : -1;
     if (a < 0 && b < 0)
         return ERR_OK;
-    const struct zo_tensor *ta = a >= 0 ? &r->tensors[a] : NULL, *tb = b >= 0 ? &r->tensors[b] : NULL;
+    const struct zo_tensor *ta = a >= 0 ? &r->tensors[a] : NULL,
+                           *tb = b >= 0 ? &r->tensors[b] : NULL;
     if (!ta || !tb || ta->n_dims != 2 || tb->n_dims != 2 || ta->dims[1] != n_in ||
         tb->dims[0] != n_out || ta->dims[0] != tb->dims[1] || ta->dims[0] > RANK_MAX)
         return err_set(why, ERR_RANGE, "the adapter of %.120s does not fit the model's matrix",
@@ -372,7 +375,8 @@ static void perturbed(const struct batch *b, uint32_t t, size_t pass, float *out
     const uint64_t rows = zo_tensor_rows(&s->rules->tensors[t]);
     zo_state_read_f32(s, t, 0, out, (size_t)zo_tensor_elements(&s->rules->tensors[t]));
     if (z->eps != 0.0f)
-        zo_direction_rows_f32(out, s->rules, t, z->key, z->seq, 0, (size_t)rows, z->eps, true, b->k);
+        zo_direction_rows_f32(out, s->rules, t, z->key, z->seq, 0, (size_t)rows, z->eps, true,
+                              b->k);
 }
 
 static void lora_item(void *ctx, size_t i, size_t worker)
@@ -387,12 +391,12 @@ static void lora_item(void *ctx, size_t i, size_t worker)
           *mid = up + r * l->n_out;
     perturbed(b, l->w->lora_a, k->pass, down);
     perturbed(b, l->w->lora_b, k->pass, up);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)k->n, (blasint)r, (blasint)l->n_in,
-                1.0f, l->x + k->row0 * l->ldx, (blasint)l->ldx, down, (blasint)l->n_in, 0.0f, mid,
-                (blasint)r);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)k->n, (blasint)l->n_out, (blasint)r,
-                rules->lora_scale, mid, (blasint)r, up, (blasint)r, 1.0f, l->y + k->row0 * l->ldy,
-                (blasint)l->ldy);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)k->n, (blasint)r,
+                (blasint)l->n_in, 1.0f, l->x + k->row0 * l->ldx, (blasint)l->ldx, down,
+                (blasint)l->n_in, 0.0f, mid, (blasint)r);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)k->n, (blasint)l->n_out,
+                (blasint)r, rules->lora_scale, mid, (blasint)r, up, (blasint)r, 1.0f,
+                l->y + k->row0 * l->ldy, (blasint)l->ldy);
 }
 
 void zo_lora_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n)
