@@ -268,6 +268,8 @@ void daemon_finish(struct daemon *d)
     const bool settled = links == 0 && d->n_dials == 0 ? true : d->settled_ns > d->changed_ns && (links == 0 || d->settled_ns == now);
     const bool quiet = (double)(now - d->changed_ns) >= d->o.linger_s * (double)NS;
     const bool enough = (double)(now - d->finish_ns) >= d->o.drain_s * (double)NS;
+    if (!enough && (double)(now - d->finish_ns) < d->m->round_timeout_s * (double)NS && daemon_round_stragglers(d))
+        return; /* they need this peer to hear of each other */
     if ((settled || enough) && daemon_check_final(d))
         return;
     if (!(settled && quiet) && !enough)

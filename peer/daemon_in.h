@@ -178,6 +178,7 @@ void daemon_round_start(struct daemon *d); /* after the ledger was loaded */
 void daemon_round_heard(struct daemon *d, const struct net_action *stored);
 bool daemon_round_hold_fold(struct daemon *d, uint64_t step, struct peer_msg_fold *m); /* true: taken */
 void daemon_round_tick(struct daemon *d);
+bool daemon_round_stragglers(const struct daemon *d);
 void daemon_round_free(struct daemon *d);
 
 /* daemon_check.c */

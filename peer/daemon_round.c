@@ -181,6 +181,21 @@ void daemon_round_tick(struct daemon *d)
         enter(d, d->round + 1);
 }
 
+/* Machines that may still send the last round: whoever leaves before them cuts those that only it connects from each
+ * other's last segments, and they end with different models.  The caller bounds the wait by the round's timeout. */
+bool daemon_round_stragglers(const struct daemon *d)
+{
+    if (!d->m->net.sync)
+        return false;
+    for (size_t i = 0; i < d->n_machines; i++) {
+        const struct round_machine *m = &d->machines[i];
+        if (memcmp(m->id, d->self.id, 32) != 0 && m->last_step + 1 < d->m->net.steps &&
+            m->last_step + 1 + RECENT >= d->m->net.steps)
+            return true;
+    }
+    return false;
+}
+
 void daemon_round_free(struct daemon *d)
 {
     while (d->held) {

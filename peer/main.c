@@ -51,6 +51,7 @@ int main(int argc, char **argv)
 {
     struct err_why why = {{0}};
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe or socket is an error code, not a death */
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: likewise */
     if (net_start() != ERR_OK) {
         (void)err_set(&why, ERR_IO, "libsodium did not start");
         return peer_fail(&why);
