@@ -53,11 +53,11 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = peer_home_state_open(&state, &home, &engine, &o, &why);
     }
     if (e == ERR_OK)
-        e = peer_export_as(&engine, state.model_dir, v->out,
-                           &(struct peer_export_options){.dtype = dtype,
-                                                         .shard_bytes = (uint64_t)(v->shard_mb * 1e6),
-                                                         .merged = v->merged},
-                           &why);
+        e = peer_export_as(
+            &engine, state.model_dir, v->out,
+            &(struct peer_export_options){
+                .dtype = dtype, .shard_bytes = (uint64_t)(v->shard_mb * 1e6), .merged = v->merged},
+            &why);
     const int code = e == ERR_OK ? report(v, &state, &engine) : peer_fail(&why);
     peer_engine_close(&engine);
     peer_home_state_close(&state);
