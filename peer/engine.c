@@ -114,7 +114,7 @@ enum err peer_engine_fits(const struct peer_engine *e, const struct zo_dataset *
         struct err_why inner = {{0}};
         const enum err fits = zo_model_check(e->model, zo_dataset_get(d, i), &inner);
         if (fits != ERR_OK)
-            return err_set(why, fits, "%s: example %" PRIu64 ": %s", path, i + 1, inner.text);
+            return err_set(why, ERR_FORMAT, "%s: example %" PRIu64 ": %s", path, i + 1, inner.text);
     }
     return ERR_OK;
 }
