@@ -74,13 +74,14 @@ $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 
 
 # ---- tests ----
-E2E := $(sort $(wildcard tests/e2e/test_*.py))
+# test_netns.py needs namespaces and nftables: make test-netns.
+E2E := $(sort $(filter-out tests/e2e/test_netns.py,$(wildcard tests/e2e/test_*.py)))
 ASAN_TESTS = $(patsubst $(B)/%,build/asan/%,$(TESTS))
 TSAN_TESTS = $(patsubst tests/%.c,build/tsan/tests/%,$(wildcard tests/zo/test_pool.c tests/peer/test_pipe.c))
 # One dependency is enough: make demo and make test install what is missing by themselves.
 HAVE_DEPS = pkg-config --exists $(LIBS) && test -e /usr/include/cmocka.h
 
-.PHONY: test test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick
+.PHONY: test test-netns test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick
 need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
@@ -88,6 +89,8 @@ test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what i
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
 	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E)
+test-netns: all ## eight peers in network namespaces: a partition, NAT (needs nftables)
+	@python3 tests/run.py tests/e2e/test_netns.py
 test-unit: tests ## the unit tests alone, release build
 	@python3 tests/run.py $(TESTS)
 test-asan: ## unit tests under AddressSanitizer and UBSan
@@ -129,6 +132,7 @@ sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory
 T ?= 60
 F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket
 cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error -DFUZZ_ONE
+build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined
 FUZZ_REPLAY := build/asan/tests/fuzz/replay
 .PHONY: fuzz fuzz-build
