@@ -24,6 +24,7 @@ EXPECTED = [  # (pattern of the reason, condition under which it is expected)
     (r"PyPI|python package", lambda: not os.path.exists("build/venv/bin/python")),
     (r"namespace|root", lambda: True),
     (r"IPv6", lambda: True),
+    (r"localhost does not resolve", lambda: True),
     (r"disk", lambda: True),
 ]
 

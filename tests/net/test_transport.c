@@ -1,5 +1,6 @@
 #include "tests/net/transport_pair.h"
 #include "net/transport_private.h"
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -377,9 +378,20 @@ static void a_dial_that_meets_nobody_is_reported_once_and_goes_on(void **state)
     peer_end(&b);
 }
 
+static void need_localhost(void)
+{
+    struct addrinfo *found = NULL;
+    if (getaddrinfo("localhost", NULL, NULL, &found) != 0) {
+        puts("SKIP: localhost does not resolve here: /etc/hosts is missing");
+        skip();
+    }
+    freeaddrinfo(found);
+}
+
 static void names_are_resolved(void **state)
 {
     (void)state;
+    need_localhost();
     struct peer a, b;
     char address[128];
     peer_new(&a, true);
@@ -543,6 +555,7 @@ static void crossing_dials_leave_one_link(void **state)
 static void two_addresses_of_one_machine_make_one_link(void **state)
 {
     (void)state;
+    need_localhost();
     struct peer a, b;
     char address[128];
     pair_up(&a, &b);
@@ -635,7 +648,7 @@ static void a_blamed_machine_is_kept_out_for_a_while(void **state)
     memset(&a, 0, sizeof a);
     assert_int_equal(net_identity_new(&a.id), ERR_OK);
     struct net_transport_options o = options_of(&a, "127.0.0.1:0");
-    o.penalty_ms = 400;
+    o.penalty_ms = 4000; /* longer than a busy machine takes to dial again */
     peer_start(&a, &o);
     peer_new(&b, false);
     peer_dial(&b, net_transport_listening(a.t));
