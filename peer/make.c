@@ -256,7 +256,6 @@ static void put_choices(FILE *out, const struct peer_make *s, const uint8_t owne
     put(out, "seal_s", json_real(s->seal_s));
     put(out, "admission", json_string(s->admission));
     put(out, "allow", allow_json(&s->allow));
-    put(out, "audit", json_real(s->audit));
     put(out, "public", json_boolean(s->public_data));
     put_u64(out, "seed", s->seed);
     put_u64(out, "length_max", s->length_max);

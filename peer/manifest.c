@@ -13,7 +13,7 @@ static const char *const known_fields[] = {
     "arith",     "name",      "direction",   "sides",           "eps",         "n0",
     "steps",     "K",         "share_65536", "burst",           "unit",        "records_max",
     "knots",     "owner",     "pace",        "round_timeout_s", "segment_max", "seal_s",
-    "admission", "allow",     "audit",       "public",          "seed",        "length_max",
+    "admission", "allow",     "public",          "seed",        "length_max",
     "lr",        "schedule",  "warmup",      "tensors",         "model",       "data",
     "eval_data", "trainable",
 };
@@ -353,7 +353,6 @@ static enum err parse_process(struct peer_manifest *m, const struct reader *r)
     TRY(get_u64(r, "segment_max", 1, LIMIT_SEGMENT_COUNT, false, &segment_max));
     TRY(get_f64(r, "seal_s", 0.01, 86400, &m->seal_s));
     TRY(get_f64(r, "round_timeout_s", 0.01, 86400, &m->round_timeout_s));
-    TRY(get_f64(r, "audit", 0, 1, &m->audit));
     TRY(get_bool(r, "public", &m->public_data));
     TRY(get_u64(r, "seed", 0, INT64_MAX, false, &m->seed));
     TRY(get_u64(r, "length_max", 0, 1u << 24, false, &length_max));

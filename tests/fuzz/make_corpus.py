@@ -64,7 +64,7 @@ def net():
                 "owner": key, "tensors": [{"name": "b.w", "shape": [5, 7], "bits": 32, "e": 26}, {"name": "Z", "shape": [], "bits": 64, "e": 55}],
                 "model": {"files": [{"name": "config.json", "bytes": 10, "chunks": [key]}]}, "data": {"name": "d.jsonl", "bytes": 5, "digest": key}}
     write("manifest", "least", json.dumps(manifest))
-    manifest.update(name="run", K=2, sides=1, eps=0.01, unit=1024, pace="sync", admission="allow", allow=[key], audit=0.5, public=True,
+    manifest.update(name="run", K=2, sides=1, eps=0.01, unit=1024, pace="sync", admission="allow", allow=[key], public=True,
                     seed=3, length_max=64, lr=1e-6, schedule="cosine", trainable="all", eval_data=manifest["data"], records_max=4096)
     write("manifest", "more", json.dumps(manifest))
 
