@@ -6,7 +6,7 @@
 A PROGRAM is a cmocka binary or a Python script that prints `ok NAME`, `FAIL NAME: why` or `skip NAME: why`
 per test.  A program that fails is run once more, alone: if it passes then, it is named FLAKY, with both
 outputs.  Every failure is repeated in the last lines, with what the program printed.  --strict (CI): a skip whose
-reason is not listed below fails.  A skip's reason is the line `SKIP: reason` printed before it.
+reason is not listed below fails.  A skip's reason is the last line the test printed.
 """
 import argparse
 import concurrent.futures
@@ -44,9 +44,9 @@ def read_cmocka(out):
     passed, failed, skipped, running, reason = [], [], [], None, ""
     for line in out.splitlines():
         m = re.match(r"\[\s*(RUN|OK|FAILED|SKIPPED|ERROR)\s*\]\s+(\S+)", line)
-        if line.startswith("SKIP: "):
-            reason = line[6:]
         if not m:
+            if line.strip():
+                reason = line.strip()
             continue
         kind, name = m.group(1), m.group(2)
         if kind == "RUN":
