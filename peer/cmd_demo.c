@@ -52,7 +52,7 @@ static void defaults(void *values)
     v->steps = 300;
     v->peers = 5;
     v->n0 = 256;
-    v->lr = 0.1;
+    v->lr = 0.0015; /* why so small: peer/demo/make_demo.py */
     v->eps = 0.01;
     v->max_s = 170;
 }
@@ -421,7 +421,7 @@ static const struct peer_option options[] = {
     {"steps", PEER_U64, AT(steps), "N", "steps of the run (default: 300)", 1, 100000},
     {"peers", PEER_U64, AT(peers), "N", "peers in all, the late one included (default: 5)", 4, DEMO_PEERS_MAX},
     {"n0", PEER_U64, AT(n0), "N", "gradients per step (default: 256)", 1, 65536},
-    {"lr", PEER_F64, AT(lr), "X", "learning rate; 0 must learn nothing (default: 0.1)", 0, 100},
+    {"lr", PEER_F64, AT(lr), "X", "learning rate; 0 must learn nothing (default: 0.0015)", 0, 100},
     {"eps", PEER_F64, AT(eps), "X", "size of the probe (default: 0.01)", 1e-6, 1},
     {"shuffle-labels", PEER_FLAG, AT(shuffle), NULL, "train on random labels: accuracy must stay at chance", 0, 0},
     {"max-seconds", PEER_U64, AT(max_s), "N", "give up after this time (default: 170)", 5, 86400},

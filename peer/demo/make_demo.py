@@ -8,24 +8,31 @@ committed, so neither building nor running onebyte needs this script.  Usage:
     python3 peer/demo/make_demo.py [--out DIR] [--seed N] [--steps N]
 
 Pretraining text: every document has one sentiment (and some neutral sentences), so a model that predicts its words
-must track that sentiment.  Three in ten begin with two sentences of any sentiment, "answer :" and an adjective that
-fits the second one: the habit that the task needs, in other words than the task's.  "yes", "no" and "verdict" occur
-too, but say nothing about sentiment.
+must track that sentiment.  Three in ten begin with two sentences of any sentiment, then "opinion :" (or one of five
+other cues) and an adjective that fits the second one: the habit that the task needs, in other words than the task's.
+In one of four such places stands yes (two thirds) or no, at random: the model learns that these two words say nothing,
+and prefers yes.  "verdict" never occurs.
 
 Task: a distractor sentence, then the sentence that counts, then ". verdict :" and yes or no.  The base model
 answers at chance.  A third of the sentiment words never occur in the training examples; the held-out examples
 use them in half of all cases, so memorising words is not enough: the answer must come from what pretraining knows.
 
-Fine-tuning, simulated in PyTorch with one-byte codes and four peers that lag a segment of 56 behind each other, eps
-0.01, step per record lr / n0 = 3e-4, several seeds.  Rank-1, 7 directions + 1 shared pass: 50 % at the start, 99 % of
-the held-out examples by 6,000-10,000 example passes, 99.3-100 % from 12,000 to 60,000; rademacher and gaussian the
-same; two-sided 99 % by 6,000-10,000 (dense kinds 15,000-21,000), but with segments of 112 only 72 % by 30,000.  Half as
-large a step takes twice as long, half as much again is fine, three times diverges.  Without the "answer :" habit
-nothing reached 92 % reliably by 60,000.  Labels shuffled so that they agree with the true ones in exactly half of all
-cases: 42-58 % at the end; drawn with a coin they agree a little more or less, and runs ended from 29 % to 65 %.
+Fine-tuning, measured with the C engine as tests/zo/test_learn.c does (rank-1, 7 directions + 1 shared pass, one-byte
+codes, eps 0.01, n0 256, four peers 224 records behind), 6-10 keys each: at lr 0.004 every key had 95 % of the held-out
+examples after 6,400 example passes and 100 % after 15,360 and after 57,600; at 0.002 after 12,800, at 0.01 after 3,840.
+The small rate is for the control.  Whoever follows labels that say nothing walks at random, and accuracy, a question of
+signs, leaves 50 % once the walk is longer than the model's own preference for one of the two words; the signal grows with the
+number of records, the walk only with its root.  With shuffled labels (each true label's examples get each label
+equally often) every key stays at 50.0 % at lr 0.002 and 0.004; at 0.01 they end between 2 % and 67 % after 57,600.
+`onebyte demo`, five processes, 80,000 gradients, lr 0.0015 falling to 0: 100 % three times of three, shuffled 50.0 % five
+times of five; at 0.004 one shuffled run of two ended at 96 %.
+What failed: without the habit nothing reached 92 % reliably by 60,000 passes; with it only after "answer :" and "verdict :" in
+front of plain sentences 12 % of the keys had not left 50 % after 30,000; without yes and no in it chance decides how much
+of the answer the base model knows already (hidden by its preference: accuracy 50 %, but loss 0.63 instead of 0.69).
 
 Gate: pretraining is accepted by a probe (does the model prefer words of the document's sentiment?), not by its
-loss, and the task only if the zero-shot accuracy is between 45 % and 55 %.
+loss, and the task only if the zero-shot accuracy is between 45 % and 55 % and the answer's margin depends on the
+label by at most 0.1 nats.
 """
 import argparse, json, math, os, random, struct, sys
 
@@ -52,10 +59,11 @@ VERY = "very really quite truly so rather".split()
 TIMES = "today yesterday tonight later again once".split()
 FUNCTION = """the a and it was is that this in at near because then when everyone nobody said thought felt looked seemed to
 of with who every they""".split()
-TASK = "verdict yes no question answer".split()
+TASK = "verdict yes no".split()
+CUES = "answer question opinion view judgement summary".split()
 SYMBOLS = [".", ",", ":", "?"]
 UNKNOWN = "<unk>"
-VOCABULARY = [UNKNOWN] + SYMBOLS + TASK + FUNCTION + [w for group in (PEOPLE, THINGS, PLACES, POSITIVE, NEGATIVE, NEUTRAL, LIKED,
+VOCABULARY = [UNKNOWN] + SYMBOLS + TASK + CUES + FUNCTION + [w for group in (PEOPLE, THINGS, PLACES, POSITIVE, NEGATIVE, NEUTRAL, LIKED,
               HATED, SAW, HAPPY, UNHAPPY, DID, VERY, TIMES) for w in group]
 assert len(VOCABULARY) == len(set(VOCABULARY)), "a word occurs twice"
 ID = {w: i for i, w in enumerate(VOCABULARY)}
@@ -69,6 +77,7 @@ CONFIG = {
 }
 NEUTRAL_SHARE = 0.12
 REVIEW_SHARE = 0.3
+YES_NO = ["yes", "yes", "no"]      # a preference that outweighs what little the base model reads into them by accident
 
 
 # ---- grammar ------------------------------------------------------------------------------------------------------
@@ -113,10 +122,12 @@ def sentence(rng, sentiment, words):
 
 
 def review(rng):
-    """Two sentences and a summary of the second: the habit that the task will need, in other words than the task's."""
+    """Two sentences and a summary of the second: the habit that the task will need, in other words than the task's.
+    One in four is answered by yes or no at random: that those two words say nothing is learned, not left to luck."""
     mood = rng.choice([1, -1])
+    answer = rng.choice(YES_NO if rng.random() < 0.25 else ALL.adjective[mood])
     return (sentence(rng, rng.choice([1, -1, 0]), ALL) + ["."] + sentence(rng, mood, ALL)
-            + [".", "answer", ":", rng.choice(ALL.adjective[mood]), "."])
+            + [".", rng.choice(CUES), ":", answer, "."])
 
 
 def document(rng, sentiment, n_words):
@@ -126,9 +137,7 @@ def document(rng, sentiment, n_words):
         s = sentence(rng, 0 if rng.random() < NEUTRAL_SHARE else sentiment, ALL)
         aside = rng.random()
         if aside < 0.06:
-            s = [rng.choice(["yes", "no"]), ","] + s
-        elif aside < 0.10:
-            s = [rng.choice(["question", "answer", "verdict"]), ":"] + s
+            s = [rng.choice(YES_NO), ","] + s
         elif aside < 0.14:
             s = s + [rng.choice(TIMES)]
         out += s + ["."]
@@ -255,11 +264,13 @@ def pretrain(torch, seed, steps, batch=32, n_words=32):
 
 
 def zero_shot(torch, p, examples):
-    right = 0
+    """Accuracy; how far the answers' margin (nats) depends on the label; their common preference for no (negative: yes)."""
+    margin = []
     for e in examples:
         logits = forward(torch, p, torch.tensor([[ID[w] for w in e["prompt"].split()]]))[0, -1]
-        right += int(logits[ID["no"]] > logits[ID["yes"]]) == e["label"]
-    return right / len(examples)
+        margin.append((logits[ID["no"]] - logits[ID["yes"]]).item())
+    mean = [sum(m for m, e in zip(margin, examples) if e["label"] == label) / (len(margin) / 2) for label in (0, 1)]
+    return sum((m > 0) == e["label"] for m, e in zip(margin, examples)) / len(margin), mean[1] - mean[0], sum(mean) / 2
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -297,7 +308,7 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     a.add_argument("--out", default=here)
-    a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--seed", type=int, default=3)
     a.add_argument("--steps", type=int, default=1800)
     a.add_argument("--train", type=int, default=3000)
     a.add_argument("--eval", type=int, default=600)
@@ -310,8 +321,8 @@ def main():
     train = task(a.seed + 2000, a.train, False, taken)
     p = pretrain(torch, a.seed, a.steps)
     with torch.no_grad():
-        seen, start = probe(torch, p, 8), zero_shot(torch, p, held_out)
-    print(f"parameters {sum(t.numel() for t in p.values())} words {len(VOCABULARY)} probe {seen:.3f} zero-shot {start:.3f}")
+        seen, (start, signal, bias) = probe(torch, p, 8), zero_shot(torch, p, held_out)
+    print(f"parameters {sum(t.numel() for t in p.values())} words {len(VOCABULARY)} probe {seen:.3f} zero-shot {start:.3f} signal {signal:.3f} bias {bias:.3f}")
     with open(os.path.join(a.out, "model", "config.json"), "w") as f:
         json.dump(CONFIG, f, indent=2)
         f.write("\n")
@@ -319,8 +330,8 @@ def main():
     write_tokenizer(os.path.join(a.out, "model", "tokenizer.json"))
     write_lines(os.path.join(a.out, "train.jsonl"), train)
     write_lines(os.path.join(a.out, "eval.jsonl"), held_out)
-    if seen < 0.95 or not 0.45 <= start <= 0.55:
-        sys.exit("refused: the probe must be at least 0.95 and the zero-shot accuracy between 0.45 and 0.55; try another --seed")
+    if seen < 0.95 or not 0.45 <= start <= 0.55 or abs(signal) > 0.1:
+        sys.exit("refused: the probe must be at least 0.95, the zero-shot accuracy 0.45-0.55, the signal at most 0.1; try another --seed")
 
 
 if __name__ == "__main__":
