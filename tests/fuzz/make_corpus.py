@@ -91,6 +91,10 @@ def models():
         "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["\u2581he", -1.5], ["l", -2.0], ["o", -2.5]], "byte_fallback": False}}))
     write("jsonl", "forms", '{"text": "one two"}\n{"prompt": "a ", "completion": "b"}\n\n{"prompt": "q", "choices": ["yes", "no"], "label": 1}\n')
     write("jsonl", "long", json.dumps({"prompt": "x" * 99, "completion": "\u00e9t\u00e9"}) + "\n")
+    write("template", "string_without_end", b"{{ {{ bqs'roken }to}\0~k")  # found by the fuzzer: read past its end
+    broken = json.loads(read("tests", "fuzz", "corpus", "tokenizer", "unigram"))
+    broken["decoder"]["replacement"] = ""
+    write("tokenizer", "empty_replacement", json.dumps(broken))  # found by the fuzzer: decoding did not end
     write("template", "chat", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' and loop.index0 > 0 %}[{{ m.content | trim }}]"
                               "{% elif loop.last %}{{ m['content'][1:] ~ eos_token }}{% else %}{% set x = namespace(n=0) %}{% set x.n = x.n + 1 %}"
                               "{{- x.n -}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<a>' }}{% endif %}{# c #}")

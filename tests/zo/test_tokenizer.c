@@ -311,6 +311,9 @@ static void refusals_name_the_part(void **state)
         {"{" MODEL ",\"post_processor\":{\"type\":\"Odd\"}}", ERR_UNSUPPORTED, "post_processor: type \"Odd\""},
         {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", ERR_FORMAT, "cls"},
         {"{" MODEL ",\"decoder\":{\"type\":\"Odd\"}}", ERR_UNSUPPORTED, "decoder: type \"Odd\""},
+        {"{" MODEL ",\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\"}}", ERR_FORMAT, "Metaspace is empty"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\"}}", ERR_FORMAT, "is empty"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\"}}", ERR_FORMAT, "is empty"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\"}]}", ERR_FORMAT, "added_tokens"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -69,6 +69,8 @@ static enum err read_kind(struct decoder *d, const json_t *config, struct err_wh
         d->prepended = zo_json_bool(config, "add_prefix_space", true);
         if (zo_json_text(config, "prepend_scheme", NULL))
             d->prepended = strcmp(zo_json_text(config, "prepend_scheme", ""), "never") != 0;
+        if (!*zo_json_text(config, "replacement", "\xE2\x96\x81")) /* found at every place, without end */
+            return err_set(why, ERR_FORMAT, "decoder: the replacement of Metaspace is empty");
         return set_text(d, zo_json_text(config, "replacement", "\xE2\x96\x81"));
     case DEC_REPLACE:
         return zo_norm_new(&d->replace, config, why);

@@ -108,8 +108,11 @@ void zo_pretok_free(struct pretok *p)
     free(p);
 }
 
-static enum err set_literal(struct pretok *p, const char *text)
+/* An empty text would be found at every place, without end. */
+static enum err set_literal(struct pretok *p, const char *text, struct err_why *why)
 {
+    if (!*text)
+        return err_set(why, ERR_FORMAT, "pre_tokenizer: its pattern, replacement or delimiter is empty");
     p->literal = strdup(text);
     p->literal_n = strlen(text);
     return p->literal ? ERR_OK : ERR_NOMEM;
@@ -139,7 +142,7 @@ static enum err read_split(struct pretok *p, const json_t *config, struct err_wh
         return zo_regex_new(&p->regex, json_string_value(regex), json_string_length(regex), why);
     if (!literal || !*literal)
         return err_set(why, ERR_FORMAT, "pre_tokenizer: Split needs a pattern (String or Regex)");
-    return set_literal(p, literal);
+    return set_literal(p, literal, why);
 }
 
 static enum err read_metaspace(struct pretok *p, const json_t *config, struct err_why *why)
@@ -154,7 +157,7 @@ static enum err read_metaspace(struct pretok *p, const json_t *config, struct er
                            scheme);
         p->prepend = *scheme == 'a' ? PREPEND_ALWAYS : *scheme == 'f' ? PREPEND_FIRST : PREPEND_NEVER;
     }
-    return set_literal(p, zo_json_text(config, "replacement", "\xE2\x96\x81"));
+    return set_literal(p, zo_json_text(config, "replacement", "\xE2\x96\x81"), why);
 }
 
 static enum err read_sequence(struct pretok *p, const json_t *config, struct err_why *why)
@@ -192,7 +195,7 @@ static enum err read_kind(struct pretok *p, const json_t *config, struct err_why
     case PRE_SPLIT:
         return read_split(p, config, why);
     case PRE_DELIMITER:
-        return set_literal(p, zo_json_text(config, "delimiter", " "));
+        return set_literal(p, zo_json_text(config, "delimiter", " "), why);
     default:
         return ERR_OK;
     }

@@ -150,7 +150,8 @@ static void lex_string(struct parser *p)
     }
     if (p->pos >= p->n)
         fail(p, ERR_FORMAT, "a string does not end", NULL, 0);
-    p->pos++;
+    else
+        p->pos++; /* never beyond n: at() subtracts */
     p->tok.kind = K_STRING;
     if (p->string.oom)
         p->e = ERR_NOMEM;
