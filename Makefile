@@ -48,6 +48,9 @@ $(B)/zo/kernels/avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mav
 $(B)/zo/model/ops_ref.o: ISA := -O3 -fopenmp-simd -Wno-pass-failed
 $(B)/zo/model/ops_avx2.o: ISA := -O3 -fopenmp-simd -Wno-pass-failed -mavx2 -mfma
 $(B)/zo/model/ops_avx512.o: ISA := -O3 -fopenmp-simd -Wno-pass-failed -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512
+$(B)/zo/model/gemm_ref.o: ISA := -O3
+$(B)/zo/model/gemm_avx2.o: ISA := -O3 -mavx2 -mfma
+$(B)/zo/model/gemm_avx512.o: ISA := -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<

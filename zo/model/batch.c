@@ -77,7 +77,8 @@ static size_t scratch_floats(const struct batch *b)
         most = need > most ? need : most;
     }
     const size_t cols = 2 * HEAD_COLS,
-                 head = cols * (HEAD_ROWS + 3 * (size_t)c->d_embed + 4) + wide;
+                 head = cols * HEAD_ROWS +
+                        zo_lin_block_scratch(b, c->d > c->d_embed ? c->d : c->d_embed, cols);
     const size_t vectors = 4 * wide + 2 * q + c->ffn;
     most = head > most ? head : most;
     return ((most > vectors ? most : vectors) + 63) & ~(size_t)63;

@@ -9,9 +9,8 @@
 enum {
     CHUNK_ROWS = 64,  /* rows of one item of row-wise work: all of one pass */
     QUERY_ROWS = 128, /* attention scores are made for so many queries at a time */
-    HEAD_ROWS = 512,  /* logits are made for so many counted rows .. */
-    HEAD_COLS =
-        256, /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
+    HEAD_ROWS = 128,  /* logits are made for so many counted rows .. */
+    HEAD_COLS = ZO_GEMM_COLS, /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
     MAX_LINS = 3,
 };
 
@@ -84,7 +83,8 @@ size_t zo_batch_pass_rows(const struct zo_model *m, const struct zo_pass *pass, 
 size_t zo_batch_row_bytes(const struct zo_model *m);
 
 /* linear.c */
-size_t zo_lin_block(size_t n_in, size_t n_out, size_t n_workers);
+size_t zo_lin_block(size_t n_out, size_t n_workers);
+size_t zo_lin_block_scratch(const struct batch *b, size_t n_in, size_t n_out);
 size_t zo_lin_scratch(const struct batch *b, size_t n_in, size_t n_out);
 void zo_lin_dots(const struct batch *b, const struct chunk *c, const struct lin *l, float *scratch);
 void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n);
@@ -95,7 +95,9 @@ void zo_pass_vector(const struct batch *b, const struct param *p, size_t pass, u
  * linear.c. */
 void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *pass0, size_t out0,
                       size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
-                      float *scratch, const float **plain);
+                      float *scratch, bool *packed, struct zo_ahead ahead);
+/* Where the weights of that block lie. */
+struct zo_ahead zo_lin_ahead(const struct batch *b, const struct lin *l, size_t out0, size_t n_out);
 
 /* lora.c: y += scale B A x of the lins that have adapters, each pass with its own perturbed A and B. */
 void zo_lora_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n);

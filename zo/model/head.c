@@ -62,11 +62,15 @@ static void vocab_item(void *ctx, size_t i, size_t worker)
     const size_t out0 = i * v->cols,
                  n_out = v->lin.n_out - out0 < v->cols ? v->lin.n_out - out0 : v->cols;
     float *logits = b->scratch + worker * b->scratch_each, *scratch = logits + HEAD_ROWS * v->cols;
-    const float *weights = NULL;
+    const struct zo_ahead none = {0};
+    struct zo_ahead ahead = none; /* most likely this worker's next block, asked for with the last rows */
+    bool packed = false;
+    if (i + b->n_workers < b->n_blocks)
+        ahead = zo_lin_ahead(b, &v->lin, (i + b->n_workers) * v->cols, v->cols);
     for (size_t row0 = 0; row0 < b->head.n; row0 += HEAD_ROWS) {
         const size_t n = b->head.n - row0 < HEAD_ROWS ? b->head.n - row0 : HEAD_ROWS;
         zo_lin_block_run(b, &v->lin, b->head.pass0, out0, n_out, row0, n, logits, n_out, scratch,
-                         &weights);
+                         &packed, row0 + n < b->head.n ? none : ahead);
         for (size_t r = 0; r < n; r++) {
             float *row = logits + r * n_out;
             const size_t t = row0 + r, id = b->targets[t].id;

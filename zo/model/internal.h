@@ -178,8 +178,8 @@ NODISCARD enum err zo_weights_find(struct zo_model *m, struct err_why *why);
 /* out <- elements first.. of p. */
 void zo_weights_read(const struct zo_model *m, const struct param *p, uint64_t first, float *out,
                      size_t n, const struct zo_ops *ops);
-/* The float values of p if they lie in memory as they are; NULL: zo_weights_read is needed. */
-const float *zo_weights_direct(const struct param *p);
+/* Where p's values lie as int32 or float (at, ints, scale); false: zo_weights_read is needed. */
+bool zo_weights_matrix(const struct zo_model *m, const struct param *p, struct zo_matrix *w);
 
 /* lora.c */
 int64_t zo_rules_find(const struct zo_rules *r, const char *name); /* number of a tensor, or -1 */

@@ -1,26 +1,23 @@
 /* zo/model/linear.c -- matrix products of all passes at once, each pass along its own direction.
  *
- *     rank 1    y = x W^T + s a^T + bias,  s = eps (x . b): the plain product once for all passes,
- * the rank-1 term and the bias are what y is set to before the product is added, so that they cost
- * no extra pass dense     y = x (W + eps z)^T, a block of W + eps z at a time in the worker's
- * scratch
+ *     rank 1    y = x W^T + s a^T + bias,  s = eps (x . b): the plain product once for all passes; the rank-1
+ *               term and the bias are what y is set to before the product is added, while it is in cache
+ *     dense     y = x (W + eps z)^T, a block of W + eps z at a time in the worker's scratch
  *
- * Work is split into blocks of W's outputs: each block is converted from integers to float once,
- * into scratch that stays in cache, and used at once for all rows. */
+ * Work is split into blocks of W's outputs: each block is converted from integers and packed once, into
+ * scratch that stays in cache, and used at once for all rows. */
 #include "zo/model/batch.h"
 
-#include <cblas.h>
 #include <string.h>
 
-enum { BLOCK_MIN = 128, BLOCK_MAX = 512, BLOCK_ELEMENTS = 1 << 20 };
+enum { BLOCK_MIN = 96, GROUP_ROWS = 128 /* of y that are set and then added to: they stay in L2 */ };
 
-size_t zo_lin_block(size_t n_in, size_t n_out, size_t n_workers)
+/* Even shares for the workers, of at most ZO_GEMM_COLS outputs. */
+size_t zo_lin_block(size_t n_out, size_t n_workers)
 {
-    size_t block = ((n_out + n_workers - 1) / n_workers + 31) & ~(size_t)31;
-    const size_t fits = BLOCK_ELEMENTS / n_in & ~(size_t)31;
-    block = block < BLOCK_MIN ? BLOCK_MIN : block > BLOCK_MAX ? BLOCK_MAX : block;
-    if (block > fits)
-        block = fits < 32 ? 32 : fits;
+    const size_t rounds = (n_out + ZO_GEMM_COLS * n_workers - 1) / (ZO_GEMM_COLS * n_workers),
+                 even = (n_out + rounds * n_workers - 1) / (rounds * n_workers);
+    const size_t block = even < BLOCK_MIN ? BLOCK_MIN : (even + 47) / 48 * 48;
     return block < n_out ? block : n_out;
 }
 
@@ -29,14 +26,17 @@ static bool is_dense(const struct batch *b)
     return b->perturbed && b->m->state && b->m->state->rules->direction != ZO_RANK1;
 }
 
-/* Floats a worker needs for a block: the weights (dense: also z and W + z), one bias, one factor.
- */
+size_t zo_lin_block_scratch(const struct batch *b, size_t n_in, size_t n_out)
+{
+    return zo_gemm_floats(n_out, n_in) * (is_dense(b) ? 4 : 2) + 2 * n_out;
+}
+
+/* Floats a worker needs for a block, an input vector, or adapters. */
 size_t zo_lin_scratch(const struct batch *b, size_t n_in, size_t n_out)
 {
-    const size_t block = zo_lin_block(n_in, n_out, b->n_workers);
-    const size_t plain = block * n_in * (is_dense(b) ? 3 : 1) + 2 * block + n_in,
+    const size_t block = zo_lin_block_scratch(b, n_in, zo_lin_block(n_out, b->n_workers)),
                  lora = zo_lora_scratch(b, n_in, n_out);
-    return plain > lora ? plain : lora;
+    return (block > lora ? block : lora) + n_in;
 }
 
 static bool moves(const struct batch *b, const struct param *p, size_t pass)
@@ -86,105 +86,186 @@ static void block_start(const struct batch *b, const struct lin *l, size_t pass,
                      rank1 ? factor : NULL, n_out, l->add);
 }
 
-/* The block of W as floats, (n_out, n_in) or transposed (n_in, n_out); *ld its row stride. */
-static const float *block_weights(const struct batch *b, const struct lin *l, size_t out0,
-                                  size_t n_out, float *w, size_t *ld)
+/* One block of outputs, and the worker's scratch: panels [zo_gemm_floats], then raw [as many]; dense: two more. */
+struct block {
+    const struct batch *b;
+    const struct lin *l;
+    const size_t *pass0;
+    size_t out0, n_out, floats;
+    float *bias, *factor, *panels, *raw;
+};
+
+/* The rows of [row0, row0 + n) that are pass p's, as [*from, *to). */
+static bool pass_rows(const size_t *pass0, size_t p, size_t row0, size_t n, size_t *from,
+                      size_t *to)
 {
-    const float *direct = zo_weights_direct(l->w);
-    const size_t all = (size_t)l->w->cols;
-    if (direct) {
-        *ld = all;
-        return l->transposed ? direct + out0 : direct + out0 * all;
-    }
-    *ld = l->transposed ? n_out : all;
-    if (!l->transposed)
-        zo_weights_read(b->m, l->w, out0 * all, w, n_out * all, b->ops);
-    for (size_t i = 0; l->transposed && i < l->n_in; i++)
-        zo_weights_read(b->m, l->w, i * all + out0, w + i * n_out, n_out, b->ops);
+    *from = pass0[p] > row0 ? pass0[p] : row0;
+    *to = pass0[p + 1] < row0 + n ? pass0[p + 1] : row0 + n;
+    return *from < *to;
+}
+
+/* Sets y to what the product is added to; false: that is zero, and y was not touched. */
+static bool rows_start(const struct block *k, size_t row0, size_t n, float *y, size_t ldy)
+{
+    const struct batch *b = k->b;
+    const bool rank1 = b->perturbed && k->l->w->state >= 0 && !is_dense(b);
+    if (!rank1 && !(k->l->b && param_there(k->l->b)))
+        return k->l->add;
+    for (size_t p = 0, from, to; p < b->n_passes; p++)
+        if (pass_rows(k->pass0, p, row0, n, &from, &to))
+            block_start(b, k->l, p, k->out0, k->n_out, from, to - from, y + (from - row0) * ldy,
+                        ldy, k->bias, k->factor);
+    return true;
+}
+
+/* The block of W where it lies; *direct false: there is none, it must be read. */
+static struct zo_matrix block_matrix(const struct batch *b, const struct lin *l, size_t out0,
+                                     bool *direct)
+{
+    struct zo_matrix w = {.transposed = l->transposed, .ld = (size_t)l->w->cols};
+    *direct = zo_weights_matrix(b->m, l->w, &w);
+    if (*direct)
+        w.at = (const float *)w.at + (l->transposed ? out0 : out0 * w.ld);
     return w;
 }
 
-/* z of the block times scale, laid out as block_weights does when it copies. */
-static void block_direction(const struct batch *b, const struct lin *l, size_t pass, size_t out0,
-                            size_t n_out, float *z, float scale)
+/* ... or, read into raw: (n_out, n_in) or transposed (n_in, n_out). */
+static struct zo_matrix block_weights(const struct block *k)
 {
-    const struct zo_pass *p = &b->passes[pass];
-    const struct zo_rules *rules = b->m->state->rules;
+    const struct lin *l = k->l;
+    bool direct;
+    struct zo_matrix w = block_matrix(k->b, l, k->out0, &direct);
+    if (direct)
+        return w;
+    const size_t all = (size_t)l->w->cols;
+    w = (struct zo_matrix){.at = k->raw, .scale = 1.0f, .transposed = l->transposed};
+    w.ld = l->transposed ? k->n_out : all;
+    if (!l->transposed)
+        zo_weights_read(k->b->m, l->w, k->out0 * all, k->raw, k->n_out * all, k->b->ops);
+    for (size_t i = 0; l->transposed && i < l->n_in; i++)
+        zo_weights_read(k->b->m, l->w, i * all + k->out0, k->raw + i * k->n_out, k->n_out,
+                        k->b->ops);
+    return w;
+}
+
+/* z of the block, in raw. */
+static struct zo_matrix block_direction(const struct block *k, size_t pass)
+{
+    const struct lin *l = k->l;
+    const struct zo_pass *p = &k->b->passes[pass];
+    const struct zo_rules *rules = k->b->m->state->rules;
     const uint32_t t = (uint32_t)l->w->state;
+    const struct zo_matrix z = {.at = k->raw,
+                                .scale = 1.0f,
+                                .ld = l->transposed ? k->n_out : l->n_in,
+                                .transposed = l->transposed};
     if (!l->transposed) {
-        zo_direction_rows_f32(z, rules, t, p->key, p->seq, out0, n_out, scale, false, b->k);
-        return;
+        zo_direction_rows_f32(k->raw, rules, t, p->key, p->seq, k->out0, k->n_out, 1.0f, false,
+                              k->b->k);
+        return z;
     }
     const bool gauss = rules->direction == ZO_GAUSSIAN;
     const struct zo_stream s =
         zo_stream(p->key, gauss ? ZO_DOMAIN_GAUSS : ZO_DOMAIN_DENSE, t, p->seq);
     for (size_t i = 0; i < l->n_in; i++)
-        (gauss ? zo_gauss_f32 : zo_signs_f32)(z + i * n_out, &s, i * l->w->cols + out0, n_out,
-                                              scale, false, b->k);
+        (gauss ? zo_gauss_f32 : zo_signs_f32)(k->raw + i * k->n_out, &s, i * l->w->cols + k->out0,
+                                              k->n_out, 1.0f, false, k->b->k);
+    return z;
 }
 
-static void product(const struct lin *l, const float *w, size_t ldw, size_t n_out, size_t row0,
-                    size_t n_rows, float *y, size_t ldy)
+/* Panels of the inputs [in0, in0 + n) of w. */
+static void pack(const struct block *k, float *panels, const struct zo_matrix *w, size_t in0,
+                 size_t n)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, l->transposed ? CblasNoTrans : CblasTrans,
-                (blasint)n_rows, (blasint)n_out, (blasint)l->n_in, 1.0f, l->x + row0 * l->ldx,
-                (blasint)l->ldx, w, (blasint)ldw, 1.0f, y, (blasint)ldy);
+    struct zo_matrix part = *w;
+    part.at = (const float *)w->at + (w->transposed ? in0 * w->ld : in0);
+    k->b->ops->gemm->pack(panels + zo_gemm_floats(k->n_out, in0), &part, k->n_out, n);
 }
 
-/* Dense kinds: W + z per pass.  Passes that follow each other along one direction with opposite eps
- * share z. */
-static void block_dense(const struct batch *b, const struct lin *l, const size_t *pass0,
-                        size_t out0, size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
-                        const float *w, size_t ldw, float *z)
+/* y (n_rows, n_out) <- its start + x W^T.  w: what to pack into panels first; NULL: they are packed. */
+static void product(const struct block *k, const struct zo_matrix *w, float *panels, size_t row0,
+                    size_t n_rows, float *y, size_t ldy, struct zo_ahead ahead)
 {
-    float *wz = z + n_out * l->n_in;
-    const size_t lines = l->transposed ? l->n_in : n_out, width = l->transposed ? n_out : l->n_in;
-    const struct zo_pass *held = NULL;
-    for (size_t p = 0; p < b->n_passes; p++) {
-        const size_t from = pass0[p] > row0 ? pass0[p] : row0,
-                     to = pass0[p + 1] < row0 + n_rows ? pass0[p + 1] : row0 + n_rows;
-        const struct zo_pass *pass = &b->passes[p];
-        if (from >= to)
-            continue;
-        float *out = y + (from - row0) * ldy;
-        if (!moves(b, l->w, p)) {
-            product(l, w, ldw, n_out, from, to - from, out, ldy);
-            continue;
+    const struct lin *l = k->l;
+    const size_t part = zo_gemm_part(l->n_in);
+    for (size_t in0 = 0; in0 < l->n_in; in0 += part) {
+        const size_t n_in = l->n_in - in0 < part ? l->n_in - in0 : part;
+        struct zo_ahead soon = ahead;
+        if (w)
+            pack(k, panels, w, in0, n_in);
+        if (w && !w->transposed && in0 + part < l->n_in)
+            soon = (struct zo_ahead){.at = (const uint8_t *)((const float *)w->at + in0 + part),
+                                     .ld = w->ld * sizeof(float),
+                                     .rows = k->n_out};
+        for (size_t r = 0; r < n_rows; r += GROUP_ROWS) {
+            const size_t n = n_rows - r < GROUP_ROWS ? n_rows - r : GROUP_ROWS;
+            const bool add = in0 > 0 || rows_start(k, row0 + r, n, y + r * ldy, ldy);
+            k->b->ops->gemm->mul(y + r * ldy, ldy, l->x + (row0 + r) * l->ldx + in0, l->ldx, n,
+                                 panels + zo_gemm_floats(k->n_out, in0), n_in, k->n_out, n_in, add,
+                                 &soon);
         }
-        if (!held || held->seq != pass->seq || held->key[0] != pass->key[0] ||
-            held->key[1] != pass->key[1]) {
-            block_direction(b, l, p, out0, n_out, z, 1.0f);
+    }
+}
+
+/* Dense kinds: W + eps z per pass, added where both are packed.  Passes that follow each other along one
+ * direction share z. */
+static void block_dense(const struct block *k, size_t row0, size_t n_rows, float *y, size_t ldy)
+{
+    const struct batch *b = k->b;
+    float *z = k->raw + k->floats, *wz = z + k->floats;
+    const struct zo_pass *held = NULL;
+    for (size_t p = 0, from, to; p < b->n_passes; p++) {
+        const struct zo_pass *pass = &b->passes[p];
+        if (!pass_rows(k->pass0, p, row0, n_rows, &from, &to))
+            continue;
+        const bool moved = moves(b, k->l->w, p);
+        if (moved && (!held || held->seq != pass->seq || held->key[0] != pass->key[0] ||
+                      held->key[1] != pass->key[1])) {
+            const struct zo_matrix raw = block_direction(k, p);
+            const size_t part = zo_gemm_part(k->l->n_in);
+            for (size_t at = 0; at < k->l->n_in; at += part)
+                pack(k, z, &raw, at, k->l->n_in - at < part ? k->l->n_in - at : part);
             held = pass;
         }
-        for (size_t i = 0; i < lines; i++)
-            b->ops->axpy(wz + i * width, w + i * ldw, pass->eps, z + i * width, width, false);
-        product(l, wz, width, n_out, from, to - from, out, ldy);
+        if (moved)
+            b->ops->axpy(wz, k->panels, pass->eps, z, k->floats, false);
+        product(k, NULL, moved ? wz : k->panels, from, to - from, y + (from - row0) * ldy, ldy,
+                (struct zo_ahead){0});
     }
 }
 
-/* plain: NULL, or the caller keeps the block's weights there from one call to the next (same block,
- * more rows). */
+/* packed: NULL, or whether scratch holds this block's panels from a call before (same block, other rows); ahead: what
+ * comes after this block. */
 void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *pass0, size_t out0,
                       size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
-                      float *scratch, const float **plain)
+                      float *scratch, bool *packed, struct zo_ahead ahead)
 {
-    float *bias = scratch, *factor = bias + n_out, *w = factor + n_out;
-    for (size_t p = 0; p < b->n_passes; p++) {
-        const size_t from = pass0[p] > row0 ? pass0[p] : row0,
-                     to = pass0[p + 1] < row0 + n_rows ? pass0[p + 1] : row0 + n_rows;
-        if (from < to)
-            block_start(b, l, p, out0, n_out, from, to - from, y + (from - row0) * ldy, ldy, bias,
-                        factor);
+    struct block k = {.b = b, .l = l, .pass0 = pass0, .out0 = out0, .n_out = n_out};
+    k.floats = zo_gemm_floats(n_out, l->n_in);
+    k.panels = scratch;
+    k.raw = k.panels + k.floats;
+    const bool dense = is_dense(b) && l->w->state >= 0, fresh = !packed || !*packed;
+    k.bias = k.raw + (is_dense(b) ? 3 : 1) * k.floats;
+    k.factor = k.bias + n_out;
+    const struct zo_matrix w = fresh ? block_weights(&k) : (struct zo_matrix){0};
+    if (packed)
+        *packed = true;
+    if (!dense) {
+        product(&k, fresh ? &w : NULL, k.panels, row0, n_rows, y, ldy, ahead);
+        return;
     }
-    size_t ldw = l->transposed && !zo_weights_direct(l->w) ? n_out : (size_t)l->w->cols;
-    const float *weights = plain && *plain ? *plain : block_weights(b, l, out0, n_out, w, &ldw);
-    if (plain)
-        *plain = weights;
-    if (is_dense(b) && l->w->state >= 0)
-        block_dense(b, l, pass0, out0, n_out, row0, n_rows, y, ldy, weights, ldw,
-                    w + n_out * l->n_in);
-    else
-        product(l, weights, ldw, n_out, row0, n_rows, y, ldy);
+    const size_t part = zo_gemm_part(l->n_in);
+    for (size_t at = 0; fresh && at < l->n_in; at += part)
+        pack(&k, k.panels, &w, at, l->n_in - at < part ? l->n_in - at : part);
+    block_dense(&k, row0, n_rows, y, ldy);
+}
+
+struct zo_ahead zo_lin_ahead(const struct batch *b, const struct lin *l, size_t out0, size_t n_out)
+{
+    bool direct;
+    const struct zo_matrix w = block_matrix(b, l, out0, &direct);
+    return (struct zo_ahead){
+        .at = w.at, .ld = w.ld * sizeof(float), .rows = direct && !w.transposed ? n_out : 0};
 }
 
 /* ---- splitting over the pool ---- */
@@ -194,27 +275,45 @@ struct job {
     const struct rows *rows;
     const struct lin *lins;
     size_t first[MAX_LINS + 1]; /* first item of each lin */
-    size_t block[MAX_LINS], row_parts;
+    size_t block[MAX_LINS], row_parts, n_items;
 };
 
-static void job_item(void *ctx, size_t i, size_t worker)
+/* Item i: a part of the rows of a block of one lin. */
+struct place {
+    const struct lin *l;
+    size_t out0, n_out, part;
+};
+
+static struct place job_place(const struct job *j, size_t i)
 {
-    const struct job *j = ctx;
     size_t which = 0;
     while (i >= j->first[which + 1])
         which++;
     const struct lin *l = &j->lins[which];
-    const size_t at = i - j->first[which], out0 = at / j->row_parts * j->block[which],
-                 n_out = l->n_out - out0 < j->block[which] ? l->n_out - out0 : j->block[which],
-                 part = (j->rows->n + j->row_parts - 1) / j->row_parts,
-                 row0 = at % j->row_parts * part,
-                 n_rows = row0 >= j->rows->n         ? 0
-                          : j->rows->n - row0 < part ? j->rows->n - row0
-                                                     : part;
-    if (n_rows > 0)
-        zo_lin_block_run(j->b, l, j->rows->pass0, out0, n_out, row0, n_rows,
-                         l->y + row0 * l->ldy + out0, l->ldy,
-                         j->b->scratch + worker * j->b->scratch_each, NULL);
+    const size_t at = i - j->first[which], out0 = at / j->row_parts * j->block[which];
+    return (struct place){
+        .l = l,
+        .out0 = out0,
+        .n_out = l->n_out - out0 < j->block[which] ? l->n_out - out0 : j->block[which],
+        .part = at % j->row_parts};
+}
+
+static void job_item(void *ctx, size_t i, size_t worker)
+{
+    const struct job *j = ctx;
+    const struct batch *b = j->b;
+    const struct place p = job_place(j, i);
+    const size_t rows = (j->rows->n + j->row_parts - 1) / j->row_parts, row0 = p.part * rows,
+                 left = row0 < j->rows->n ? j->rows->n - row0 : 0;
+    struct zo_ahead ahead = {0};
+    if (i + b->n_workers < j->n_items) { /* most likely this worker's next */
+        const struct place next = job_place(j, i + b->n_workers);
+        ahead = zo_lin_ahead(b, next.l, next.out0, next.n_out);
+    }
+    if (left > 0)
+        zo_lin_block_run(b, p.l, j->rows->pass0, p.out0, p.n_out, row0, left < rows ? left : rows,
+                         p.l->y + row0 * p.l->ldy + p.out0, p.l->ldy,
+                         b->scratch + worker * b->scratch_each, NULL, ahead);
 }
 
 void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins, size_t n)
@@ -223,7 +322,7 @@ void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins
     size_t blocks = 0;
     ENSURE(n >= 1 && n <= MAX_LINS);
     for (size_t i = 0; i < n; i++) {
-        j.block[i] = zo_lin_block(lins[i].n_in, lins[i].n_out, b->n_workers);
+        j.block[i] = zo_lin_block(lins[i].n_out, b->n_workers);
         blocks += (lins[i].n_out + j.block[i] - 1) / j.block[i];
     }
     /* More workers than blocks: split the rows too, though each part converts the block again. */
@@ -236,6 +335,7 @@ void zo_lin_run(struct batch *b, const struct rows *rows, const struct lin *lins
         j.first[i + 1] = j.first[i] + (lins[i].n_out + j.block[i] - 1) / j.block[i] * j.row_parts;
     for (size_t i = n; i < MAX_LINS; i++)
         j.first[i + 1] = SIZE_MAX;
-    zo_pool_run(b->pool, j.first[n], job_item, &j);
+    j.n_items = j.first[n];
+    zo_pool_run(b->pool, j.n_items, job_item, &j);
     zo_lora_run(b, rows, lins, n);
 }

@@ -3,6 +3,8 @@
  * variant differs from `ref` by rounding only. */
 #ifndef ZO_MODEL_OPS_H
 #define ZO_MODEL_OPS_H
+#include "zo/model/gemm.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +40,7 @@ struct zo_ops {
     void (*max_sum)(const float *x, size_t n, float *max, double *sum);
     /* rotates (x [i], x [i + half]) by the angle whose cos and sin are given, i < half */
     void (*rope)(float *x, const float *cos, const float *sin, size_t half);
+    const struct zo_gemm *gemm;
 };
 
 extern const struct zo_ops zo_ops_ref, zo_ops_avx2, zo_ops_avx512;

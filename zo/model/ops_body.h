@@ -217,4 +217,5 @@ const struct zo_ops OPS_JOIN(zo_ops_, OPS_NAME) = {
     .softcap = op_softcap,
     .max_sum = op_max_sum,
     .rope = op_rope,
+    .gemm = &OPS_JOIN(zo_gemm_, OPS_NAME),
 };

@@ -220,11 +220,20 @@ void zo_weights_read(const struct zo_model *m, const struct param *p, uint64_t f
         zo_state_read_f32(m->state, (uint32_t)p->state, first, out, n);
 }
 
-const float *zo_weights_direct(const struct param *p)
+bool zo_weights_matrix(const struct zo_model *m, const struct param *p, struct zo_matrix *w)
 {
-    if (p->resident)
-        return p->resident;
-    if (p->state < 0 && p->t->dtype == ZO_F32 && (uintptr_t)p->t->data % sizeof(float) == 0)
-        return p->t->data;
-    return NULL;
+    w->at = NULL;
+    w->scale = 1.0f;
+    w->ints = false;
+    if (p->resident) {
+        w->at = p->resident;
+    } else if (p->state >= 0 && m->state->rules->tensors[p->state].bits == 32) {
+        w->at = m->state->m[p->state];
+        w->scale = ldexpf(1.0f, -(int)m->state->rules->tensors[p->state].e);
+        w->ints = true;
+    } else if (p->state < 0 && p->t->dtype == ZO_F32 &&
+               (uintptr_t)p->t->data % sizeof(float) == 0) {
+        w->at = p->t->data;
+    }
+    return w->at != NULL;
 }

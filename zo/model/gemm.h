@@ -1,0 +1,63 @@
+/* zo/model/gemm.h -- matrix products on packed weights (private to zo/model): one table per
+ * instruction set.
+ *
+ * y (rows, n) = x (rows, k) W^T.
+ * adjacent outputs in the order in which the product reads them; the panels stay in L2 while all rows pass.
+ * Source: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 34 (2008).
+ * avx2 and avx512 share gemm_body.h; ref calls OpenBLAS on a plain float copy.  Measured on Zen 4, 512 rows, one
+ * thread: 109 GF/s of a peak of 118 with conversion and packing, where OpenBLAS gives 98 to 102 with
+ * conversion; bench/bench_gemm.c repeats it.
+ *
+ * Variants differ by rounding only: each entry of y is one sum of k products, |error| <= k 2^-24 sum |x w|.
+ * Threads: any; no memory is allocated. */
+#ifndef ZO_MODEL_GEMM_H
+#define ZO_MODEL_GEMM_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    ZO_GEMM_K = 768,    /* most inputs of one product: eight rows of x stay in L1 */
+    ZO_GEMM_COLS = 192, /* outputs that are best packed at a time, a multiple of every panel's width: with ZO_GEMM_K
+                           inputs they take half of a 1 MB L2 */
+    ZO_GEMM_PAD = 16,   /* packing fills the outputs up to a multiple of this with zeros */
+};
+
+/* W, stored (n, k), or (k, n) where transposed; ld elements from row to row. */
+struct zo_matrix {
+    const void *at; /* int32 or float */
+    size_t ld;
+    float scale; /* W = what is stored times this; a power of two for integers */
+    bool ints, transposed;
+};
+
+/* Memory that will be read soon: `rows` rows, ld bytes apart.  A product asks for some of them and takes these off. */
+struct zo_ahead {
+    const uint8_t *at;
+    size_t ld, rows;
+};
+
+struct zo_gemm {
+    /* panels [zo_gemm_floats(n, k)] <- W (n, k), k <= ZO_GEMM_K. */
+    void (*pack)(float *panels, const struct zo_matrix *w, size_t n, size_t k);
+    /* y (rows, n) <- (add ? y : 0) + x W^T over the first k of the `stride` inputs that were packed.  n: all outputs
+     * that were packed, or fewer by whole ZO_GEMM_COLS.  ahead may be NULL. */
+    void (*mul)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const float *panels,
+                size_t stride, size_t n, size_t k, bool add, struct zo_ahead *ahead);
+    size_t panel; /* outputs side by side: n of mul may also be fewer by whole panels */
+};
+
+extern const struct zo_gemm zo_gemm_ref, zo_gemm_avx2, zo_gemm_avx512;
+
+static inline size_t zo_gemm_floats(size_t n, size_t k)
+{
+    return (n + ZO_GEMM_PAD - 1) / ZO_GEMM_PAD * ZO_GEMM_PAD * k;
+}
+
+/* Inputs per product where k are too many for one: even parts, multiples of 16. */
+static inline size_t zo_gemm_part(size_t k)
+{
+    const size_t parts = (k + ZO_GEMM_K - 1) / ZO_GEMM_K;
+    return parts <= 1 ? k : ((k + parts - 1) / parts + 15) / 16 * 16;
+}
+#endif
