@@ -71,7 +71,9 @@ static size_t scratch_floats(const struct batch *b)
                                 {q, c->d},         {c->d, c->ffn}, {c->d, 2 * (size_t)c->ffn},
                                 {c->ffn, c->d},    {c->d, c->d},   {c->d_embed, c->d},
                                 {c->d, c->d_embed}};
-    size_t most = QUERY_ROWS * (b->longest + 1);
+    /* attention: scores; keys, values and a gathered copy of one of them, rounded up */
+    size_t most = ATTEND_ROWS * ATTEND_LD(b->longest) +
+                  3 * zo_gemm_floats(b->longest, zo_gemm_floats(c->head_dim, 1));
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         const size_t need = zo_lin_scratch(b, shapes[i][0], shapes[i][1]);
         most = need > most ? need : most;

@@ -8,11 +8,14 @@
 
 enum {
     CHUNK_ROWS = 64,  /* rows of one item of row-wise work: all of one pass */
-    QUERY_ROWS = 128, /* attention scores are made for so many queries at a time */
+    QUERY_ROWS = 256, /* attention packs its keys for so many queries .. */
+    ATTEND_ROWS = 32, /* .. and makes scores for so many at a time */
     HEAD_ROWS = 128,  /* logits are made for so many counted rows .. */
     HEAD_COLS = ZO_GEMM_COLS, /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
     MAX_LINS = 3,
 };
+
+#define ATTEND_LD(n_keys) (((n_keys) + 15) & ~(size_t)15) /* floats of a row of scores */
 
 /* Rows of one pass, at most CHUNK_ROWS. */
 struct chunk {

@@ -2,7 +2,6 @@
  * the config. */
 #include "zo/model/batch.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -163,51 +162,82 @@ static void rotate_item(void *ctx, size_t i, size_t worker)
         }
 }
 
-static void gemm(bool transposed, size_t m, size_t n, size_t k, float alpha, const float *a,
-                 size_t lda, const float *w, size_t ldw, float beta, float *y, size_t ldy)
+/* Keys and values of one head at positions [k0, k0 + n) of a run, packed. */
+struct keys {
+    struct place p;
+    size_t k0, n;
+    struct zo_panels k, v; /* the keys as weights of n outputs; the values as weights of n inputs */
+};
+
+/* Some keys may be rows of the shared prefix: then they are gathered first, in tmp [n * head_dim]. */
+static struct zo_matrix keys_matrix(const struct batch *b, const struct run *r,
+                                    const struct keys *k, size_t column, float *tmp)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (blasint)m,
-                (blasint)n, (blasint)k, alpha, a, (blasint)lda, w, (blasint)ldw, beta, y,
-                (blasint)ldy);
+    const size_t d = b->m->c.head_dim, width = k->p.width,
+                 from = k->k0 < r->shared ? r->shared - k->k0 : 0; /* keys in the prefix */
+    const float *prefix = b->qkv + (r->shared_row0 + k->k0) * width + column,
+                *own = b->qkv + (r->row0 + (k->k0 + from - r->shared)) * width + column;
+    if (from == 0)
+        return (struct zo_matrix){.at = own, .ld = width, .scale = 1.0f};
+    for (size_t i = 0; i < k->n; i++)
+        memcpy(tmp + i * d, i < from ? prefix + i * width : own + (i - from) * width,
+               d * sizeof *tmp);
+    return (struct zo_matrix){.at = tmp, .ld = d, .scale = 1.0f};
 }
 
-/* Queries at positions [q0, q1) of one head against keys [k0, k1); some keys may be rows of the
- * shared prefix. */
-static void attend(struct batch *b, const struct layer *l, const struct run *r, size_t head,
-                   size_t q0, size_t q1, float *score)
+static void keys_pack(const struct batch *b, const struct run *r, struct keys *k, float *scratch)
+{
+    const size_t d = b->m->c.head_dim, k_floats = zo_gemm_floats(k->n, d);
+    float *v = scratch + k_floats, *tmp = v + zo_gemm_floats(d, k->n);
+    struct zo_matrix keys = keys_matrix(b, r, k, k->p.k, tmp);
+    keys.scale = b->m->c.attention_scale;
+    zo_gemm_pack(b->ops->gemm, scratch, &keys, k->n, d);
+    struct zo_matrix values = keys_matrix(b, r, k, k->p.v, tmp);
+    values.transposed = true;
+    zo_gemm_pack(b->ops->gemm, v, &values, d, k->n);
+    k->k = (struct zo_panels){.at = scratch, .n = k->n, .k = d};
+    k->v = (struct zo_panels){.at = v, .n = d, .k = k->n};
+}
+
+/* Queries at positions [q0, q1) of one head against the keys that they see. */
+static void attend(const struct batch *b, const struct layer *l, const struct run *r, size_t head,
+                   const struct keys *k, size_t q0, size_t q1, float *score)
 {
     const struct config *c = &b->m->c;
-    const struct place p = head_place(c, head);
-    const size_t k1 = c->causal ? q1 : r->n, nq = q1 - q0, d = c->head_dim,
-                 out_width = (size_t)c->heads * d;
-    const size_t reach = l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0,
-                 k0 = c->causal ? reach : 0;
-    const size_t nk = k1 - k0, from = k0 < r->shared ? r->shared - k0 : 0; /* keys in the prefix */
-    const float *q = b->qkv + (r->row0 + q0 - r->shared) * p.width + p.q;
-    const float *prefix = b->qkv + (r->shared_row0 + k0) * p.width,
-                *own = b->qkv + (r->row0 + (k0 + from - r->shared)) * p.width;
-    float *out = b->att + (r->row0 + q0 - r->shared) * out_width + head * d;
-    if (from > 0)
-        gemm(true, nq, from, d, c->attention_scale, q, p.width, prefix + p.k, p.width, 0.0f, score,
-             nk);
-    gemm(true, nq, nk - from, d, c->attention_scale, q, p.width, own + p.k, p.width, 0.0f,
-         score + from, nk);
-    for (size_t i = 0; i < nq; i++) {
-        float *row = score + i * nk;
-        const size_t at = q0 + i, end = c->causal ? at + 1 - k0 : nk,
-                     begin = c->causal && l->window > 0 && at + 1 > l->window + k0
-                                 ? at + 1 - l->window - k0
+    const size_t d = c->head_dim, out_width = (size_t)c->heads * d, panel = b->ops->gemm->panel,
+                 row = r->row0 + q0 - r->shared, ld = ATTEND_LD(k->n);
+    const size_t seen = c->causal ? q1 - k->k0 : k->n,
+                 whole = (seen + panel - 1) / panel * panel, n = whole < k->n ? whole : k->n;
+    zo_gemm_mul(b->ops->gemm, score, ld, b->qkv + row * k->p.width + k->p.q, k->p.width, q1 - q0,
+                &k->k, n, d, false);
+    for (size_t i = 0; i < q1 - q0; i++) {
+        float *s = score + i * ld;
+        const size_t at = q0 + i, end = c->causal ? at + 1 - k->k0 : k->n,
+                     begin = c->causal && l->window > 0 && at + 1 > l->window + k->k0
+                                 ? at + 1 - l->window - k->k0
                                  : 0;
         if (c->attention_cap > 0.0f)
-            b->ops->softcap(row + begin, end - begin, c->attention_cap);
-        b->ops->softmax(row + begin, end - begin);
-        memset(row, 0, begin * sizeof *row);
-        memset(row + end, 0, (nk - end) * sizeof *row);
+            b->ops->softcap(s + begin, end - begin, c->attention_cap);
+        b->ops->softmax(s + begin, end - begin);
+        memset(s, 0, begin * sizeof *s);
+        memset(s + end, 0, (seen - end) * sizeof *s);
     }
-    if (from > 0)
-        gemm(false, nq, d, from, 1.0f, score, nk, prefix + p.v, p.width, 0.0f, out, out_width);
-    gemm(false, nq, d, nk - from, 1.0f, score + from, nk, own + p.v, p.width,
-         from > 0 ? 1.0f : 0.0f, out, out_width);
+    zo_gemm_mul(b->ops->gemm, b->att + row * out_width + head * d, out_width, score, ld, q1 - q0,
+                &k->v, d, seen, false);
+}
+
+/* Keys are packed once for QUERY_ROWS queries, and scores made for ATTEND_ROWS of these at a time: with a causal
+ * model little is computed that is not seen. */
+static void attend_block(const struct batch *b, const struct layer *l, const struct run *r,
+                         size_t head, size_t q0, size_t q1, float *scratch)
+{
+    const struct config *c = &b->m->c;
+    struct keys k = {.p = head_place(c, head)};
+    k.k0 = c->causal && l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0;
+    k.n = (c->causal ? q1 : r->n) - k.k0;
+    keys_pack(b, r, &k, scratch + ATTEND_ROWS * ATTEND_LD(k.n));
+    for (size_t q = q0; q < q1; q += ATTEND_ROWS)
+        attend(b, l, r, head, &k, q, q + ATTEND_ROWS < q1 ? q + ATTEND_ROWS : q1, scratch);
 }
 
 static void attention_item(void *ctx, size_t i, size_t worker)
@@ -215,8 +245,8 @@ static void attention_item(void *ctx, size_t i, size_t worker)
     const struct layer *l = ctx;
     const struct run *r = &l->b->runs[i / l->b->m->c.heads];
     for (size_t q0 = r->shared; q0 < r->n; q0 += QUERY_ROWS)
-        attend(l->b, l, r, i % l->b->m->c.heads, q0,
-               q0 + QUERY_ROWS < r->n ? q0 + QUERY_ROWS : r->n, worker_scratch(l->b, worker));
+        attend_block(l->b, l, r, i % l->b->m->c.heads, q0,
+                     q0 + QUERY_ROWS < r->n ? q0 + QUERY_ROWS : r->n, worker_scratch(l->b, worker));
 }
 
 /* ---- one layer ---- */

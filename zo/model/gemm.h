@@ -41,10 +41,10 @@ struct zo_gemm {
     /* panels [zo_gemm_floats(n, k)] <- W (n, k), k <= ZO_GEMM_K. */
     void (*pack)(float *panels, const struct zo_matrix *w, size_t n, size_t k);
     /* y (rows, n) <- (add ? y : 0) + x W^T over the first k of the `stride` inputs that were packed.  n: all outputs
-     * that were packed, or fewer by whole ZO_GEMM_COLS.  ahead may be NULL. */
+     * that were packed, or a multiple of `panel` of them.  ahead may be NULL. */
     void (*mul)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const float *panels,
                 size_t stride, size_t n, size_t k, bool add, struct zo_ahead *ahead);
-    size_t panel; /* outputs side by side: n of mul may also be fewer by whole panels */
+    size_t panel; /* outputs side by side; divides ZO_GEMM_COLS */
 };
 
 extern const struct zo_gemm zo_gemm_ref, zo_gemm_avx2, zo_gemm_avx512;
@@ -60,4 +60,15 @@ static inline size_t zo_gemm_part(size_t k)
     const size_t parts = (k + ZO_GEMM_K - 1) / ZO_GEMM_K;
     return parts <= 1 ? k : ((k + parts - 1) / parts + 15) / 16 * 16;
 }
+
+/* A whole W, part after part of its inputs. */
+struct zo_panels {
+    const float *at;
+    size_t n, k; /* outputs and inputs that were packed */
+};
+void zo_gemm_pack(const struct zo_gemm *g, float *panels, const struct zo_matrix *w, size_t n,
+                  size_t k);
+/* y (rows, n) <- (add ? y : 0) + x W^T over the first k >= 1 inputs; n as for mul. */
+void zo_gemm_mul(const struct zo_gemm *g, float *y, size_t ldy, const float *x, size_t ldx,
+                 size_t rows, const struct zo_panels *w, size_t n, size_t k, bool add);
 #endif

@@ -173,15 +173,6 @@ static struct zo_matrix block_direction(const struct block *k, size_t pass)
     return z;
 }
 
-/* Panels of the inputs [in0, in0 + n) of w. */
-static void pack(const struct block *k, float *panels, const struct zo_matrix *w, size_t in0,
-                 size_t n)
-{
-    struct zo_matrix part = *w;
-    part.at = (const float *)w->at + (w->transposed ? in0 * w->ld : in0);
-    k->b->ops->gemm->pack(panels + zo_gemm_floats(k->n_out, in0), &part, k->n_out, n);
-}
-
 /* y (n_rows, n_out) <- its start + x W^T.  w: what to pack into panels first; NULL: they are packed. */
 static void product(const struct block *k, const struct zo_matrix *w, float *panels, size_t row0,
                     size_t n_rows, float *y, size_t ldy, struct zo_ahead ahead)
@@ -191,8 +182,11 @@ static void product(const struct block *k, const struct zo_matrix *w, float *pan
     for (size_t in0 = 0; in0 < l->n_in; in0 += part) {
         const size_t n_in = l->n_in - in0 < part ? l->n_in - in0 : part;
         struct zo_ahead soon = ahead;
-        if (w)
-            pack(k, panels, w, in0, n_in);
+        if (w) {
+            struct zo_matrix some = *w;
+            some.at = (const float *)w->at + (w->transposed ? in0 * w->ld : in0);
+            k->b->ops->gemm->pack(panels + zo_gemm_floats(k->n_out, in0), &some, k->n_out, n_in);
+        }
         if (w && !w->transposed && in0 + part < l->n_in)
             soon = (struct zo_ahead){.at = (const uint8_t *)((const float *)w->at + in0 + part),
                                      .ld = w->ld * sizeof(float),
@@ -222,9 +216,7 @@ static void block_dense(const struct block *k, size_t row0, size_t n_rows, float
         if (moved && (!held || held->seq != pass->seq || held->key[0] != pass->key[0] ||
                       held->key[1] != pass->key[1])) {
             const struct zo_matrix raw = block_direction(k, p);
-            const size_t part = zo_gemm_part(k->l->n_in);
-            for (size_t at = 0; at < k->l->n_in; at += part)
-                pack(k, z, &raw, at, k->l->n_in - at < part ? k->l->n_in - at : part);
+            zo_gemm_pack(b->ops->gemm, z, &raw, k->n_out, k->l->n_in);
             held = pass;
         }
         if (moved)
@@ -254,9 +246,8 @@ void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *
         product(&k, fresh ? &w : NULL, k.panels, row0, n_rows, y, ldy, ahead);
         return;
     }
-    const size_t part = zo_gemm_part(l->n_in);
-    for (size_t at = 0; fresh && at < l->n_in; at += part)
-        pack(&k, k.panels, &w, at, l->n_in - at < part ? l->n_in - at : part);
+    if (fresh)
+        zo_gemm_pack(b->ops->gemm, k.panels, &w, n_out, l->n_in);
     block_dense(&k, row0, n_rows, y, ldy);
 }
 
