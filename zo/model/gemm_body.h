@@ -17,7 +17,9 @@
 enum {
     NV = 3, /* MR * NV sums, NV weights and one x fit the registers */
     PANEL = NV * VL,
-    LDX = ZO_GEMM_K + 16, /* not a multiple of 4 KiB: rows of a tile would share L1 sets */
+    LDX = ZO_GEMM_K + 16,
+    LDX_MAX = 1024, /* rows of x further apart share L1 sets: they are copied next to each other, LDX apart */
+    AHEAD = 4,      /* rows that a tile asks for */
 };
 _Static_assert(ZO_GEMM_COLS % PANEL == 0 && ZO_GEMM_PAD % VL == 0, "whole panels");
 
@@ -80,11 +82,11 @@ static void gemm_pack(float *panels, const struct zo_matrix *w, size_t n, size_t
 /* ---- products ---- */
 
 struct tile {
-    const float *x, *panel; /* x: MR rows, LDX apart */
+    const float *x, *panel; /* x: MR rows */
     float *y;
-    size_t ldy, rows, cols, k; /* rows and cols: those of the tile that are stored */
+    size_t ldx, ldy, rows, cols, k; /* rows and cols: those of the tile that are stored */
     bool add;
-    const float *ahead[NV]; /* k floats from each on will be read soon */
+    const float *ahead[AHEAD]; /* k floats from each on will be read soon */
 };
 
 INLINE void store(const struct tile *t, size_t r, size_t c, vec sum)
@@ -116,7 +118,7 @@ INLINE void tile_run(const struct tile *t, const size_t nv)
     for (size_t at = 0; at < t->k; at += 16) {
         const size_t end = t->k - at < 16 ? t->k : at + 16;
         UNROLL
-        for (size_t c = 0; c < NV; c++)
+        for (size_t c = 0; c < AHEAD; c++)
             __builtin_prefetch(t->ahead[c] + at);
         for (size_t i = at; i < end; i++, p += nv * VL) {
             vec w[NV];
@@ -125,7 +127,7 @@ INLINE void tile_run(const struct tile *t, const size_t nv)
                 w[c] = vec_load(p + c * VL);
             UNROLL
             for (size_t r = 0; r < MR; r++) {
-                const vec x = vec_set(t->x[r * LDX + i]);
+                const vec x = vec_set(t->x[r * t->ldx + i]);
                 UNROLL
                 for (size_t c = 0; c < nv; c++)
                     sum[r][c] = vec_fma(x, w[c], sum[r][c]);
@@ -153,6 +155,22 @@ static __attribute__((noinline)) void tile_narrow(const struct tile *t, size_t v
         tile_run(t, 2);
 }
 
+/* What tile t may ask for: rows of x from *next to the end of the next tile, and then what the caller named. */
+static void look_ahead(struct tile *t, const float *x, size_t ldx, size_t *next, size_t end,
+                       struct zo_ahead *ahead)
+{
+    for (size_t c = 0; c < AHEAD; c++) {
+        t->ahead[c] = t->x;
+        if (c < AHEAD - 1 && *next < end) {
+            t->ahead[c] = x + (*next)++ * ldx;
+        } else if (ahead && ahead->rows > 0) {
+            t->ahead[c] = (const float *)(const void *)ahead->at;
+            ahead->at += ahead->ld;
+            ahead->rows--;
+        }
+    }
+}
+
 static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t rows,
                      const float *panels, size_t stride, size_t n, size_t k, bool add,
                      struct zo_ahead *ahead)
@@ -160,33 +178,27 @@ static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t ro
     float some[MR * LDX] __attribute__((aligned(64)));
     ENSURE(k <= stride && stride <= ZO_GEMM_K);
     for (size_t row = 0; row < rows; row += MR) {
-        const size_t n_rows = rows - row < MR ? rows - row : MR;
-        size_t next = row + MR; /* row of x to ask for */
-        for (size_t r = 0; r < MR; r++)
+        const size_t end = row + 2 * MR < rows ? row + 2 * MR : rows,
+                     n_rows = rows - row < MR ? rows - row : MR;
+        const bool direct = ldx <= LDX_MAX && n_rows == MR;
+        size_t next = row + MR;
+        for (size_t r = 0; !direct && r < MR; r++)
             if (r < n_rows)
                 memcpy(some + r * LDX, x + (row + r) * ldx, k * sizeof *x);
             else
                 memset(some + r * LDX, 0, k * sizeof *x);
         for (size_t j = 0; j < n; j += PANEL) {
             const size_t cols = n - j < PANEL ? n - j : PANEL;
-            struct tile t = {.x = some,
+            struct tile t = {.x = direct ? x + row * ldx : some,
                              .panel = panels + j * stride,
                              .y = y + row * ldy + j,
+                             .ldx = direct ? ldx : LDX,
                              .ldy = ldy,
                              .rows = n_rows,
                              .cols = cols,
                              .k = k,
                              .add = add};
-            for (size_t c = 0; c < NV; c++) {
-                t.ahead[c] = some;
-                if (c < NV - 1 && next < rows && next < row + 2 * MR)
-                    t.ahead[c] = x + next++ * ldx;
-                else if (ahead && ahead->rows > 0) {
-                    t.ahead[c] = (const float *)(const void *)ahead->at;
-                    ahead->at += ahead->ld;
-                    ahead->rows--;
-                }
-            }
+            look_ahead(&t, x, ldx, &next, end, ahead);
             if (cols > PANEL - VL)
                 tile_whole(&t);
             else
