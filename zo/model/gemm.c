@@ -19,6 +19,6 @@ void zo_gemm_mul(const struct zo_gemm *g, float *y, size_t ldy, const float *x, 
     for (size_t at = 0; at < k; at += part) {
         const size_t stride = w->k - at < part ? w->k - at : part;
         g->mul(y, ldy, x + at, ldx, rows, w->at + zo_gemm_floats(w->n, at), stride, n,
-               k - at < stride ? k - at : stride, add || at > 0, NULL);
+               k - at < stride ? k - at : stride, add || at > 0, NULL, NULL);
     }
 }

@@ -37,13 +37,20 @@ struct zo_ahead {
     size_t ld, rows;
 };
 
+/* What a product is added to: row r starts as scale[r] factor[r] + bias[r], each with at least n entries,
+ * readable up to a multiple of ZO_GEMM_PAD.  scale and factor, or bias, may be NULL: nothing. */
+struct zo_start {
+    const float *scale, *const *factor, *const *bias;
+};
+
 struct zo_gemm {
     /* panels [zo_gemm_floats(n, k)] <- W (n, k), k <= ZO_GEMM_K. */
     void (*pack)(float *panels, const struct zo_matrix *w, size_t n, size_t k);
-    /* y (rows, n) <- (add ? y : 0) + x W^T over the first k of the `stride` inputs that were packed.  n: all outputs
-     * that were packed, or a multiple of `panel` of them.  ahead may be NULL. */
+    /* y (rows, n) <- (add ? y : 0) + start + x W^T over the first k of the `stride` inputs that were packed.  n: all
+     * outputs that were packed, or a multiple of `panel` of them.  start and ahead may be NULL. */
     void (*mul)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const float *panels,
-                size_t stride, size_t n, size_t k, bool add, struct zo_ahead *ahead);
+                size_t stride, size_t n, size_t k, bool add, const struct zo_start *start,
+                struct zo_ahead *ahead);
     size_t panel; /* outputs side by side; divides ZO_GEMM_COLS */
 };
 

@@ -86,12 +86,19 @@ struct tile {
     float *y;
     size_t ldx, ldy, rows, cols, k; /* rows and cols: those of the tile that are stored */
     bool add;
+    struct zo_start start; /* of the tile's rows */
+    size_t out0;           /* where in these the tile's outputs begin */
     const float *ahead[AHEAD]; /* k floats from each on will be read soon */
 };
 
 INLINE void store(const struct tile *t, size_t r, size_t c, vec sum)
 {
     float *y = t->y + r * t->ldy + c * VL;
+    if (t->start.factor)
+        sum = vec_fma(vec_set(t->start.scale[r]), vec_load(t->start.factor[r] + t->out0 + c * VL),
+                      sum);
+    if (t->start.bias)
+        sum = vec_add(sum, vec_load(t->start.bias[r] + t->out0 + c * VL));
     if (c * VL + VL <= t->cols) {
         vec_store(y, t->add ? vec_add(vec_load(y), sum) : sum);
         return;
@@ -173,7 +180,7 @@ static void look_ahead(struct tile *t, const float *x, size_t ldx, size_t *next,
 
 static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t rows,
                      const float *panels, size_t stride, size_t n, size_t k, bool add,
-                     struct zo_ahead *ahead)
+                     const struct zo_start *start, struct zo_ahead *ahead)
 {
     float some[MR * LDX] __attribute__((aligned(64)));
     ENSURE(k <= stride && stride <= ZO_GEMM_K);
@@ -197,7 +204,14 @@ static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t ro
                              .rows = n_rows,
                              .cols = cols,
                              .k = k,
-                             .add = add};
+                             .add = add,
+                             .out0 = j};
+            if (start && start->factor) {
+                t.start.scale = start->scale + row;
+                t.start.factor = start->factor + row;
+            }
+            if (start && start->bias)
+                t.start.bias = start->bias + row;
             look_ahead(&t, x, ldx, &next, end, ahead);
             if (cols > PANEL - VL)
                 tile_whole(&t);

@@ -17,11 +17,15 @@ static void ref_pack(float *panels, const struct zo_matrix *w, size_t n, size_t 
 
 static void ref_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t rows,
                     const float *panels, size_t stride, size_t n, size_t k, bool add,
-                    struct zo_ahead *ahead)
+                    const struct zo_start *start, struct zo_ahead *ahead)
 {
     (void)ahead;
+    for (size_t r = 0; start && r < rows; r++)
+        for (size_t j = 0; j < n; j++)
+            y[r * ldy + j] = (add ? y[r * ldy + j] : 0.0f) + (start->bias ? start->bias[r][j] : 0.0f) +
+                             (start->factor ? start->scale[r] * start->factor[r][j] : 0.0f);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)k,
-                1.0f, x, (blasint)ldx, panels, (blasint)stride, add ? 1.0f : 0.0f, y, (blasint)ldy);
+                1.0f, x, (blasint)ldx, panels, (blasint)stride, add || start ? 1.0f : 0.0f, y, (blasint)ldy);
 }
 
 const struct zo_gemm zo_gemm_ref = {.pack = ref_pack, .mul = ref_mul, .panel = 1};

@@ -1,7 +1,7 @@
 /* zo/model/linear.c -- matrix products of all passes at once, each pass along its own direction.
  *
  *     rank 1    y = x W^T + s a^T + bias,  s = eps (x . b): the plain product once for all passes; the rank-1
- *               term and the bias are what y is set to before the product is added, while it is in cache
+ *               term and the bias are added while a tile of y is in registers
  *     dense     y = x (W + eps z)^T, a block of W + eps z at a time in the worker's scratch
  *
  * Work is split into blocks of W's outputs: each block is converted from integers and packed once, into
@@ -10,7 +10,11 @@
 
 #include <string.h>
 
-enum { BLOCK_MIN = 96, GROUP_ROWS = 128 /* of y that are set and then added to: they stay in L2 */ };
+enum {
+    BLOCK_MIN = 96,
+    GROUP_ROWS = 128, /* rows of one call of mul .. */
+    GROUP_PASSES = 8, /* .. which are of so many passes at most */
+};
 
 /* Even shares for the workers, of at most ZO_GEMM_COLS outputs. */
 size_t zo_lin_block(size_t n_out, size_t n_workers)
@@ -28,7 +32,8 @@ static bool is_dense(const struct batch *b)
 
 size_t zo_lin_block_scratch(const struct batch *b, size_t n_in, size_t n_out)
 {
-    return zo_gemm_floats(n_out, n_in) * (is_dense(b) ? 4 : 2) + 2 * n_out;
+    return zo_gemm_floats(n_out, n_in) * (is_dense(b) ? 4 : 2) +
+           2 * GROUP_PASSES * zo_gemm_floats(n_out, 1);
 }
 
 /* Floats a worker needs for a block, an input vector, or adapters. */
@@ -68,31 +73,13 @@ void zo_lin_dots(const struct batch *b, const struct chunk *c, const struct lin 
         l->dots[r] = z->eps * b->ops->dot(l->x + r * l->ldx, scratch, l->n_in);
 }
 
-/* y of one pass's rows before the product: what is there, bias, rank-1 term. */
-static void block_start(const struct batch *b, const struct lin *l, size_t pass, size_t out0,
-                        size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy, float *bias,
-                        float *factor)
-{
-    const struct zo_pass *z = &b->passes[pass];
-    const bool rank1 = moves(b, l->w, pass) && !is_dense(b), has_bias = l->b && param_there(l->b);
-    if (has_bias)
-        zo_pass_vector(b, l->b, pass, out0, bias, n_out);
-    if (rank1 && l->transposed)
-        zo_direction_b_f32(factor, z->key, z->seq, (uint32_t)l->w->state, out0, n_out, b->k);
-    else if (rank1)
-        zo_direction_a_f32(factor, z->key, z->seq, (uint32_t)l->w->state, out0, n_out, b->k);
-    for (size_t r = 0; r < n_rows; r++)
-        b->ops->axpy(y + r * ldy, has_bias ? bias : NULL, rank1 ? l->dots[row0 + r] : 0.0f,
-                     rank1 ? factor : NULL, n_out, l->add);
-}
-
 /* One block of outputs, and the worker's scratch: panels [zo_gemm_floats], then raw [as many]; dense: two more. */
 struct block {
     const struct batch *b;
     const struct lin *l;
     const size_t *pass0;
     size_t out0, n_out, floats;
-    float *bias, *factor, *panels, *raw;
+    float *panels, *raw, *vectors; /* vectors: factor and bias of GROUP_PASSES passes */
 };
 
 /* The rows of [row0, row0 + n) that are pass p's, as [*from, *to). */
@@ -104,18 +91,44 @@ static bool pass_rows(const size_t *pass0, size_t p, size_t row0, size_t n, size
     return *from < *to;
 }
 
-/* Sets y to what the product is added to; false: that is zero, and y was not touched. */
-static bool rows_start(const struct block *k, size_t row0, size_t n, float *y, size_t ldy)
+struct start {
+    struct zo_start s;
+    float scale[GROUP_ROWS];
+    const float *factor[GROUP_ROWS], *bias[GROUP_ROWS];
+};
+
+/* What the first rows of [row0, row0 + n), n <= GROUP_ROWS, start from; returns how many these are. */
+static size_t rows_start(const struct block *k, size_t row0, size_t n, struct start *s)
 {
     const struct batch *b = k->b;
-    const bool rank1 = b->perturbed && k->l->w->state >= 0 && !is_dense(b);
-    if (!rank1 && !(k->l->b && param_there(k->l->b)))
-        return k->l->add;
-    for (size_t p = 0, from, to; p < b->n_passes; p++)
-        if (pass_rows(k->pass0, p, row0, n, &from, &to))
-            block_start(b, k->l, p, k->out0, k->n_out, from, to - from, y + (from - row0) * ldy,
-                        ldy, k->bias, k->factor);
-    return true;
+    const struct lin *l = k->l;
+    const size_t width = zo_gemm_floats(k->n_out, 1);
+    const bool rank1 = b->perturbed && l->w->state >= 0 && !is_dense(b),
+               bias = l->b && param_there(l->b);
+    float *factors = k->vectors, *biases = factors + GROUP_PASSES * width;
+    s->s = (struct zo_start){.scale = rank1 ? s->scale : NULL,
+                             .factor = rank1 ? s->factor : NULL,
+                             .bias = bias ? s->bias : NULL};
+    for (size_t p = 0, slot = 0, from, to; (rank1 || bias) && p < b->n_passes; p++) {
+        if (!pass_rows(k->pass0, p, row0, n, &from, &to))
+            continue;
+        if (slot == GROUP_PASSES)
+            return from - row0;
+        const struct zo_pass *z = &b->passes[p];
+        float *f = factors + slot * width, *c = biases + slot++ * width;
+        const bool moved = moves(b, l->w, p);
+        if (bias)
+            zo_pass_vector(b, l->b, p, k->out0, c, k->n_out);
+        if (rank1) /* of a pass that does not move, too: times 0 */
+            (l->transposed ? zo_direction_b_f32 : zo_direction_a_f32)(
+                f, z->key, z->seq, (uint32_t)l->w->state, k->out0, k->n_out, b->k);
+        for (size_t r = from; r < to; r++) {
+            s->scale[r - row0] = rank1 && moved ? l->dots[r] : 0.0f;
+            s->factor[r - row0] = f;
+            s->bias[r - row0] = c;
+        }
+    }
+    return n;
 }
 
 /* The block of W where it lies; *direct false: there is none, it must be read. */
@@ -173,7 +186,7 @@ static struct zo_matrix block_direction(const struct block *k, size_t pass)
     return z;
 }
 
-/* y (n_rows, n_out) <- its start + x W^T.  w: what to pack into panels first; NULL: they are packed. */
+/* y (n_rows, n_out) <- (add ? y : 0) + start + x W^T.  w: what to pack into panels first; NULL: they are packed. */
 static void product(const struct block *k, const struct zo_matrix *w, float *panels, size_t row0,
                     size_t n_rows, float *y, size_t ldy, struct zo_ahead ahead)
 {
@@ -191,12 +204,15 @@ static void product(const struct block *k, const struct zo_matrix *w, float *pan
             soon = (struct zo_ahead){.at = (const uint8_t *)((const float *)w->at + in0 + part),
                                      .ld = w->ld * sizeof(float),
                                      .rows = k->n_out};
-        for (size_t r = 0; r < n_rows; r += GROUP_ROWS) {
-            const size_t n = n_rows - r < GROUP_ROWS ? n_rows - r : GROUP_ROWS;
-            const bool add = in0 > 0 || rows_start(k, row0 + r, n, y + r * ldy, ldy);
+        for (size_t r = 0, n; r < n_rows; r += n) {
+            struct start start;
+            start.s = (struct zo_start){0};
+            n = n_rows - r < GROUP_ROWS ? n_rows - r : GROUP_ROWS;
+            if (in0 == 0)
+                n = rows_start(k, row0 + r, n, &start);
             k->b->ops->gemm->mul(y + r * ldy, ldy, l->x + (row0 + r) * l->ldx + in0, l->ldx, n,
-                                 panels + zo_gemm_floats(k->n_out, in0), n_in, k->n_out, n_in, add,
-                                 &soon);
+                                 panels + zo_gemm_floats(k->n_out, in0), n_in, k->n_out, n_in,
+                                 l->add || in0 > 0, &start.s, &soon);
         }
     }
 }
@@ -237,8 +253,7 @@ void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *
     k.panels = scratch;
     k.raw = k.panels + k.floats;
     const bool dense = is_dense(b) && l->w->state >= 0, fresh = !packed || !*packed;
-    k.bias = k.raw + (is_dense(b) ? 3 : 1) * k.floats;
-    k.factor = k.bias + n_out;
+    k.vectors = k.raw + (is_dense(b) ? 3 : 1) * k.floats;
     const struct zo_matrix w = fresh ? block_weights(&k) : (struct zo_matrix){0};
     if (packed)
         *packed = true;
