@@ -183,41 +183,38 @@ static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t ro
                      const struct zo_start *start, struct zo_ahead *ahead)
 {
     float some[MR * LDX] __attribute__((aligned(64)));
+    struct tile t = {.ldy = ldy, .k = k, .add = add};
     ENSURE(k <= stride && stride <= ZO_GEMM_K);
+    if (start)
+        t.start = *start;
     for (size_t row = 0; row < rows; row += MR) {
-        const size_t end = row + 2 * MR < rows ? row + 2 * MR : rows,
-                     n_rows = rows - row < MR ? rows - row : MR;
-        const bool direct = ldx <= LDX_MAX && n_rows == MR;
+        const size_t end = row + 2 * MR < rows ? row + 2 * MR : rows;
         size_t next = row + MR;
+        t.rows = rows - row < MR ? rows - row : MR;
+        const bool direct = ldx <= LDX_MAX && t.rows == MR;
+        t.x = direct ? x + row * ldx : some;
+        t.ldx = direct ? ldx : LDX;
         for (size_t r = 0; !direct && r < MR; r++)
-            if (r < n_rows)
+            if (r < t.rows)
                 memcpy(some + r * LDX, x + (row + r) * ldx, k * sizeof *x);
             else
                 memset(some + r * LDX, 0, k * sizeof *x);
-        for (size_t j = 0; j < n; j += PANEL) {
-            const size_t cols = n - j < PANEL ? n - j : PANEL;
-            struct tile t = {.x = direct ? x + row * ldx : some,
-                             .panel = panels + j * stride,
-                             .y = y + row * ldy + j,
-                             .ldx = direct ? ldx : LDX,
-                             .ldy = ldy,
-                             .rows = n_rows,
-                             .cols = cols,
-                             .k = k,
-                             .add = add,
-                             .out0 = j};
-            if (start && start->factor) {
-                t.start.scale = start->scale + row;
-                t.start.factor = start->factor + row;
-            }
-            if (start && start->bias)
-                t.start.bias = start->bias + row;
+        for (t.out0 = 0; t.out0 < n; t.out0 += PANEL) {
+            t.cols = n - t.out0 < PANEL ? n - t.out0 : PANEL;
+            t.panel = panels + t.out0 * stride;
+            t.y = y + row * ldy + t.out0;
             look_ahead(&t, x, ldx, &next, end, ahead);
-            if (cols > PANEL - VL)
+            if (t.cols > PANEL - VL)
                 tile_whole(&t);
             else
-                tile_narrow(&t, (cols + VL - 1) / VL);
+                tile_narrow(&t, (t.cols + VL - 1) / VL);
         }
+        if (t.start.factor) {
+            t.start.factor += MR;
+            t.start.scale += MR;
+        }
+        if (t.start.bias)
+            t.start.bias += MR;
     }
 }
 
