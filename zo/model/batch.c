@@ -8,6 +8,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { HUGE_BYTES = 2 << 20 };
 
 /* Positions of a sequence that are computed. */
 static uint32_t seq_positions(const struct zo_model *m, const struct zo_seq *s, bool every_row)
@@ -222,12 +225,14 @@ enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n)
     struct carver counting = {0};
     carve_all(b, &counting, head_chunks);
     if (counting.at > b->arena_bytes) {
-        void *fresh = aligned_alloc(64, counting.at);
+        const size_t bytes = (counting.at + HUGE_BYTES - 1) & ~(size_t)(HUGE_BYTES - 1);
+        void *fresh = aligned_alloc(HUGE_BYTES, bytes);
         if (!fresh)
             return ERR_NOMEM;
+        (void)madvise(fresh, bytes, MADV_HUGEPAGE); /* only a wish: rows of a tile lie on many pages */
         free(b->arena);
         b->arena = fresh;
-        b->arena_bytes = counting.at;
+        b->arena_bytes = bytes;
     }
     struct carver real = {.base = b->arena};
     carve_all(b, &real, head_chunks);
