@@ -23,6 +23,7 @@ enum {
     GROUPS = ZO_TILE_RECORDS / FIVE, /* groups of five records */
     PANEL = 6, /* registers of 32 columns: 24 sums, 6 indices, a table and a constant = 32 */
     ROWS = 4,
+    FEW = 8, /* groups whose factors take at most 12 KB */
     WORDS = ZO_TILE_COLS / 32,
 };
 _Static_assert(ZO_TILE_RECORDS % FIVE == 0, "no group is cut by the end of the buffers");
@@ -332,37 +333,48 @@ static inline __attribute__((always_inline)) void product(const struct zo_tile *
         apply_sum(t, row + r, (panel * PANEL + c) * 32, acc[r][c]);
 }
 
+static void product_any(const struct zo_tile *t, const struct scratch *s, size_t groups, size_t row,
+                        size_t panel)
+{
+    switch ((t->cols + 31) / 32 - panel * PANEL) {
+    case 1:
+        product(t, s, groups, row, panel, 1);
+        break;
+    case 2:
+        product(t, s, groups, row, panel, 2);
+        break;
+    case 3:
+        product(t, s, groups, row, panel, 3);
+        break;
+    case 4:
+        product(t, s, groups, row, panel, 4);
+        break;
+    case 5:
+        product(t, s, groups, row, panel, 5);
+        break;
+    default:
+        product(t, s, groups, row, panel, PANEL);
+    }
+}
+
+/* Few records' factors stay in L1 for all panels: whole rows pass once, as memory likes it.  Many records' factors are
+ * read panel by panel. */
 static void avx512_fold_tile(const struct zo_tile *t)
 {
     struct scratch *s = t->scratch;
-    const size_t groups = (t->n + FIVE - 1) / FIVE, n_words = (t->cols + 31) / 32;
+    const size_t groups = (t->n + FIVE - 1) / FIVE, panels = (t->cols + 32 * PANEL - 1) / (32 * PANEL);
     pack_sums(s, t, groups);
     pack_columns(s, t, groups);
     pack_rows(s, t, groups);
-    for (size_t panel = 0; panel * PANEL < n_words; panel++) {
-        for (size_t row = 0; row < t->rows; row += ROWS) {
-            switch (n_words - panel * PANEL) {
-            case 1:
-                product(t, s, groups, row, panel, 1);
-                break;
-            case 2:
-                product(t, s, groups, row, panel, 2);
-                break;
-            case 3:
-                product(t, s, groups, row, panel, 3);
-                break;
-            case 4:
-                product(t, s, groups, row, panel, 4);
-                break;
-            case 5:
-                product(t, s, groups, row, panel, 5);
-                break;
-            default:
-                product(t, s, groups, row, panel, 6);
-                break;
-            }
-        }
+    if (groups <= FEW) {
+        for (size_t row = 0; row < t->rows; row += ROWS)
+            for (size_t panel = 0; panel < panels; panel++)
+                product_any(t, s, groups, row, panel);
+        return;
     }
+    for (size_t panel = 0; panel < panels; panel++)
+        for (size_t row = 0; row < t->rows; row += ROWS)
+            product_any(t, s, groups, row, panel);
 }
 
 static struct zo_stream record_stream(const struct zo_records *r, size_t i, uint32_t domain_tensor)
