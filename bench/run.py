@@ -49,7 +49,8 @@ class Orders:
 
     def __init__(self, *command):
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                  env={**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"})
+                                  env={**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0",
+                                       **({"OMP_NUM_THREADS": "1"} if "bench_gemm" in command[0] else {})})
 
     def hello(self):
         line = self.p.stdout.readline()
@@ -79,8 +80,8 @@ def torch_start():
     return None
 
 
-def alternate(orders):
-    """orders {key: (program, order)}; seconds [key] of each round, after one warm-up round."""
+def alternate(orders, unit="seconds"):
+    """orders {key: (program, order)}; the answers [key] of each round, after one warm-up round."""
     got = {k: [] for k in orders}
     for r in range(ROUNDS + 1):
         for k, (program, order) in orders.items():
@@ -88,7 +89,7 @@ def alternate(orders):
             if r > 0:
                 got[k].append(s)
     for k, s in got.items():
-        emit(bench="seconds", what=k, median=round(statistics.median(s), 4), all=[round(x, 4) for x in s])
+        emit(bench=unit, what=k, median=round(statistics.median(s), 4), all=[round(x, 4) for x in s])
     return got
 
 
@@ -134,10 +135,24 @@ def forward(torch):
                        "plain fast": (e, "plain fast rank1 8x64"), "step fast": (e, "step fast rank1 8x64")})
         row("two-sided batch / two plain passes, gaussian, 8x64", ratio(s["pair gaussian 8x64"], s["plain"], 0.5))
         row("--memory fast / lean, plain forward, 8x64", ratio(s["plain fast"], s["plain"]))
-        row("two-sided batch with fold / two plain passes, fast, 8x64", ratio(s["step fast"], s["plain fast"], 0.5),
-            1.04)
+        row("two-sided batch with fold / two plain passes, fast, 8x64", ratio(s["step fast"], s["plain fast"], 0.5))
     if torch and not QUICK:
         row("PyTorch MeZO, peak memory", torch.ask("rss 1x1"), unit="MiB")
+    e.close()
+
+
+def gemm():
+    """GF/s of the matrix products alone, one thread: these are rates, so the ratios are the other way round."""
+    e = Orders(BIN + "bench_gemm")
+    e.hello()
+    names = {"blas": "OpenBLAS on floats", "ref": "integers to floats, OpenBLAS",
+             **{k: f"integers to floats, own packed product, {k}" for k in usable_kernels() if k != "ref"},
+             "onednn": "oneDNN on weights it packed before"}
+    for rows_ in (64, 512, 1024):
+        s = alternate({f"{k} {rows_}": (e, f"{k} {rows_}") for k in names}, "gf_per_s")
+        for k, name in names.items():
+            if any(s[f"{k} {rows_}"]):  # 0: not here
+                row(f"products, {rows_} rows, one thread: {name}", statistics.median(s[f"{k} {rows_}"]), unit="GF/s")
     e.close()
 
 
@@ -261,6 +276,8 @@ def main():
          kernel=platform.release(), load=round(os.getloadavg()[0], 1))
     torch = torch_start()
     forward(torch)
+    if not QUICK:
+        gemm()
     fold(torch)
     if torch:
         torch.close()

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     ARENA_BYTES = 64 << 20, /* activations of one batch; a single longer pass takes what it needs */
@@ -231,12 +230,6 @@ enum err zo_model_bind(struct zo_model *m, const struct zo_state *s, enum zo_mem
     free(m->resident);
     m->resident = NULL;
     const uint64_t bytes = resident_place(m, NULL) * sizeof(float);
-    if (memory == ZO_MEMORY_AUTO) { /* four times what it takes must be free right now */
-        const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-        memory = pages > 0 && page > 0 && (uint64_t)pages * (uint64_t)page / 4 >= bytes
-                     ? ZO_MEMORY_FAST
-                     : ZO_MEMORY_LEAN;
-    }
     if (memory != ZO_MEMORY_FAST || bytes == 0)
         return ERR_OK;
     m->resident = aligned_alloc(64, (size_t)bytes);

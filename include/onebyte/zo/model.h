@@ -56,7 +56,9 @@ bool zo_model_transposed(const struct zo_model *m); /* matrices stored (in, out)
 NODISCARD enum err zo_model_load_state(const struct zo_model *m, struct zo_state *s, struct zo_pool *pool,
                                        struct err_why *why);
 
-enum zo_memory { ZO_MEMORY_AUTO, ZO_MEMORY_LEAN, ZO_MEMORY_FAST }; /* fast: a resident float copy beside the integers */
+/* fast: a resident float copy beside the integers.  auto is lean: weights are packed for every product anyhow, and
+ * integers become floats on the way, so that the copy saves nothing and costs a refresh (bench/RESULTS.md). */
+enum zo_memory { ZO_MEMORY_AUTO, ZO_MEMORY_LEAN, ZO_MEMORY_FAST };
 
 /* Binds the state whose integers are the weights from now on (NULL: the checkpoint's own values).
  * The state is borrowed and only read. */
