@@ -168,6 +168,8 @@ $(B)/tidy/%.ok: %.c .clang-tidy
 	@clang-tidy --quiet $< -- -std=c17 -D_GNU_SOURCE -Iinclude -I. $(PKG_CFLAGS) $(ISA) 2>/dev/null
 	@touch $@
 $(B)/tidy/zo/kernels/avx2.ok: ISA := -mavx2 -mfma
+$(B)/tidy/zo/model/gemm_avx2.ok: ISA := -mavx2 -mfma
+$(B)/tidy/zo/model/gemm_avx512.ok: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma
 $(B)/tidy/zo/kernels/avx512.ok: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mavx2 -mfma
 
 .PHONY: clean
