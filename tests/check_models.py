@@ -263,6 +263,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--write", action="store_true")
     p.add_argument("--only")
+    p.add_argument("--all", action="store_true", help="everything is checked in any case")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--tool", default=str(ROOT / "build/release/tests/zo/test_model"))
     a = p.parse_args()

@@ -67,6 +67,8 @@ def missing(venv):
 
 def install(venv, deadline):
     venv.parent.mkdir(parents=True, exist_ok=True)
+    if venv.is_symlink():
+        raise Failed("%s is a link to %s, which lacks %s" % (venv, os.readlink(venv), ", ".join(missing(venv))))
     if shutil.disk_usage(venv.parent).free < NEEDS_BYTES:
         raise Failed("less than %d GiB of disk left" % (NEEDS_BYTES >> 30))
     try:
