@@ -312,7 +312,7 @@ def main():
     if args.write_vectors:
         return write_vectors(pathlib.Path(args.write_vectors))
     texts = corpus()
-    training = texts[:400]
+    training = [t.replace("\0", "") for t in texts[:400]]  # jansson refuses a NUL in a key, which a vocabulary of words would have
     if not args.all:
         texts, training = HAND + texts[len(HAND)::8], HAND + training[len(HAND)::4]
     real_ones = real()
