@@ -172,7 +172,7 @@ static void gemm(bool transposed, size_t m, size_t n, size_t k, float alpha, con
 }
 
 /* Queries at positions [q0, q1) of one head against keys [k0, k1); some keys may be rows of the
- * shared prefix. */
+ * shared prefix, or of the cache. */
 static void attend(struct batch *b, const struct layer *l, const struct run *r, size_t head,
                    size_t q0, size_t q1, float *score)
 {
@@ -183,13 +183,16 @@ static void attend(struct batch *b, const struct layer *l, const struct run *r, 
     const size_t reach = l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0,
                  k0 = c->causal ? reach : 0;
     const size_t nk = k1 - k0, from = k0 < r->shared ? r->shared - k0 : 0; /* keys in the prefix */
+    const struct zo_cache *cache = b->caches ? b->caches[r->pass] : NULL;
+    const size_t skip = cache ? cache->skip : 0, stride = cache ? cache->width : p.width;
     const float *q = b->qkv + (r->row0 + q0 - r->shared) * p.width + p.q;
-    const float *prefix = b->qkv + (r->shared_row0 + k0) * p.width,
+    const float *prefix = cache ? zo_cache_row(cache, l->index, k0)
+                                : b->qkv + (r->shared_row0 + k0) * p.width,
                 *own = b->qkv + (r->row0 + (k0 + from - r->shared)) * p.width;
     float *out = b->att + (r->row0 + q0 - r->shared) * out_width + head * d;
     if (from > 0)
-        gemm(true, nq, from, d, c->attention_scale, q, p.width, prefix + p.k, p.width, 0.0f, score,
-             nk);
+        gemm(true, nq, from, d, c->attention_scale, q, p.width, prefix + (p.k - skip), stride, 0.0f,
+             score, nk);
     gemm(true, nq, nk - from, d, c->attention_scale, q, p.width, own + p.k, p.width, 0.0f,
          score + from, nk);
     for (size_t i = 0; i < nq; i++) {
@@ -205,7 +208,7 @@ static void attend(struct batch *b, const struct layer *l, const struct run *r, 
         memset(row + end, 0, (nk - end) * sizeof *row);
     }
     if (from > 0)
-        gemm(false, nq, d, from, 1.0f, score, nk, prefix + p.v, p.width, 0.0f, out, out_width);
+        gemm(false, nq, d, from, 1.0f, score, nk, prefix + (p.v - skip), stride, 0.0f, out, out_width);
     gemm(false, nq, d, nk - from, 1.0f, score + from, nk, own + p.v, p.width,
          from > 0 ? 1.0f : 0.0f, out, out_width);
 }
@@ -304,6 +307,8 @@ static void run_attention(struct batch *b, uint32_t layer)
                       .window = !c->layer_local || local ? c->window : 0};
     if (l.rope->inv_freq || c->qk_norm)
         zo_pool_run(b->pool, b->body.n_chunks, rotate_item, &l);
+    if (b->caches)
+        zo_cache_keep(b, layer);
     zo_pool_run(b->pool, b->n_runs * c->heads, attention_item, &l);
 }
 

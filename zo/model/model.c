@@ -321,8 +321,8 @@ static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
     return zo_model_check(m, p->example, NULL);
 }
 
-static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
-                        bool every_row, float *logits)
+void zo_batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
+                    bool every_row, float *logits)
 {
     struct batch *b = m->batch;
     b->m = m;
@@ -340,7 +340,7 @@ enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_
     for (size_t i = 0; i < n; i++)
         TRY(pass_check(m, &passes[i]));
     const size_t rows_max = ARENA_BYTES / zo_batch_row_bytes(m);
-    batch_start(m, k, pool, false, NULL);
+    zo_batch_start(m, k, pool, false, NULL);
     for (size_t at = 0, count; at < n; at += count) {
         size_t rows = 0;
         for (count = 0; at + count < n; count++) {
@@ -366,7 +366,7 @@ enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, floa
         .n_seqs = 1, .seqs = &seq, .label = m->c.task == TASK_CLASSIFY ? 0 : -1};
     const struct zo_pass pass = {.example = &e};
     TRY(pass_check(m, &pass));
-    batch_start(m, NULL, pool, true, out);
+    zo_batch_start(m, NULL, pool, true, out);
     TRY(zo_batch_plan(m->batch, &pass, 1));
     zo_forward(m->batch);
     zo_head(m->batch);
@@ -393,7 +393,7 @@ enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float 
         struct zo_seq seq = {.n = (uint32_t)n + 1, .ids = longer, .counted = counted};
         const struct zo_example example = {.n_seqs = 1, .seqs = &seq, .label = -1};
         const struct zo_pass pass = {.example = &example};
-        batch_start(m, NULL, pool, false, out);
+        zo_batch_start(m, NULL, pool, false, out);
         e = zo_batch_plan(m->batch, &pass, 1);
         if (e == ERR_OK) {
             zo_forward(m->batch);

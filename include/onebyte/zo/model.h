@@ -97,7 +97,25 @@ NODISCARD enum err zo_model_check(const struct zo_model *m, const struct zo_exam
  * gives one row of its labels' logits instead: out [labels].  ERR_RANGE: too long, or an id outside the vocabulary. */
 NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
-/* Logits of the token after ids alone, for generation: out [vocab].  ERR_UNSUPPORTED: not a causal model. */
+/* Keys and values of one sequence's tokens: with them the next token costs one row of the pass, not the sequence.
+ * Valid for the weights it was filled with: clear it after a fold.  capacity: tokens, at most the model's context;
+ * ERR_UNSUPPORTED: not a causal model. */
+struct zo_cache;
+NODISCARD enum err zo_cache_new(struct zo_cache **c, const struct zo_model *m, uint32_t capacity, struct err_why *why);
+void zo_cache_free(struct zo_cache *c);
+void zo_cache_clear(struct zo_cache *c); /* holds no token */
+
+struct zo_feed {
+    struct zo_cache *cache; /* one feed per cache and call */
+    const uint32_t *ids;    /* [n] the tokens that follow those it holds, at least one */
+    size_t n;
+};
+/* Each cache then holds its feed's tokens too; out (n, vocab) <- logits of the token after them.  One pass for all feeds.
+ * ERR_RANGE: more tokens than the capacity, an id outside the vocabulary. */
+NODISCARD enum err zo_model_extend(struct zo_model *m, const struct zo_feed *feeds, size_t n, float *out,
+                                   const struct zo_kernels *k, struct zo_pool *pool);
+
+/* Logits of the token after ids alone, without a cache: out [vocab].  ERR_UNSUPPORTED: not a causal model. */
 NODISCARD enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
 /* The BLAS in use, after the wrong-core fix: name of its core, for `doctor` and the log.  Call zo_blas_start once,
