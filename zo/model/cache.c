@@ -36,6 +36,12 @@ enum err zo_cache_new(struct zo_cache **cache, const struct zo_model *m, uint32_
     return ERR_OK;
 }
 
+uint64_t zo_cache_bytes(const struct zo_model *m, uint32_t capacity)
+{
+    const uint64_t width = (m->c.qkv_by_head ? 3u : 2u) * (uint64_t)m->c.kv_heads * m->c.head_dim;
+    return m->c.layers * (uint64_t)capacity * width * sizeof(float);
+}
+
 void zo_cache_free(struct zo_cache *c)
 {
     if (!c)

@@ -104,6 +104,23 @@ enum err zo_model_trainable(const struct zo_model *m, struct zo_tensor **tensors
     return ERR_OK;
 }
 
+const char *zo_model_nonfinite(const struct zo_model *m)
+{
+    float values[1024];
+    for (size_t i = 0; i < m->ckpt.n; i++) {
+        const struct zo_ckpt_tensor *t = &m->ckpt.tensors[i];
+        for (uint64_t at = 0; m->used[i] && at < t->elements; at += ARRAY_LEN(values)) {
+            const uint64_t left = t->elements - at;
+            const size_t n = left < ARRAY_LEN(values) ? (size_t)left : ARRAY_LEN(values);
+            zo_ckpt_read_f32(t, at, values, n);
+            for (size_t j = 0; j < n; j++)
+                if (!isfinite(values[j]))
+                    return t->name;
+        }
+    }
+    return NULL;
+}
+
 /* ---- m0 ---- */
 
 struct load {

@@ -90,6 +90,9 @@ struct zo_loss {
 NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
                                    const struct zo_kernels *k, struct zo_pool *pool);
 
+/* A tensor in use that holds a NaN or an infinity in the checkpoint; NULL: none does.  Reads all of it. */
+const char *zo_model_nonfinite(const struct zo_model *m);
+
 /* Whether zo_model_losses takes this example: its ids, lengths and label.  ERR_RANGE: why says what does not fit. */
 NODISCARD enum err zo_model_check(const struct zo_model *m, const struct zo_example *x, struct err_why *why);
 
@@ -103,6 +106,7 @@ NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size
 struct zo_cache;
 NODISCARD enum err zo_cache_new(struct zo_cache **c, const struct zo_model *m, uint32_t capacity, struct err_why *why);
 void zo_cache_free(struct zo_cache *c);
+uint64_t zo_cache_bytes(const struct zo_model *m, uint32_t capacity); /* memory that one takes */
 void zo_cache_clear(struct zo_cache *c); /* holds no token */
 
 struct zo_feed {
