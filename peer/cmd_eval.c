@@ -74,6 +74,11 @@ static int print_json(const struct subject *s, const struct peer_eval *r,
 
 static int print_text(const struct peer_eval *r, const struct peer_answers *a)
 {
+    if (r->nonfinite) {
+        printf("loss      not finite for %" PRIu64 " of %" PRIu64 " examples\n", r->nonfinite,
+               r->examples);
+        return PEER_EXIT_OK;
+    }
     printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64
            " examples\n",
            r->loss_token_mean, r->tokens, r->loss_example_mean, r->examples);
@@ -90,8 +95,6 @@ static int print_text(const struct peer_eval *r, const struct peer_answers *a)
         printf("cut       %" PRIu64 " tokens of %" PRIu64
                " examples: longer than the model's context\n",
                r->cut_tokens, r->cut_examples);
-    if (r->nonfinite)
-        printf("not finite %" PRIu64 " losses\n", r->nonfinite);
     return PEER_EXIT_OK;
 }
 

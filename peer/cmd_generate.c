@@ -24,6 +24,7 @@ static enum err generate(struct peer_engine *e, const struct values *v, const ch
         return err_set(why, code,
                        code == ERR_NOTFOUND ? "a word of the prompt is not in the vocabulary, and the "
                                               "tokenizer has no unknown token"
+                       : code == ERR_UNSUPPORTED ? "the prompt: " ZO_TOKENIZER_UNSUPPORTED
                                             : "cannot read the prompt: %s",
                        err_str(code));
     uint32_t *all = malloc((n + (size_t)v->tokens + 1) * sizeof *all);

@@ -44,6 +44,8 @@ static enum err encode(const struct reader *r, struct ids *out, const char *text
     if (e == ERR_NOTFOUND)
         return err_set(r->why, ERR_FORMAT,
                        "a word is not in the vocabulary, and the tokenizer has no unknown token");
+    if (e == ERR_UNSUPPORTED)
+        return err_set(r->why, e, "%s", ZO_TOKENIZER_UNSUPPORTED);
     return e;
 }
 
