@@ -84,14 +84,23 @@ TSAN_TESTS = $(patsubst tests/%.c,build/tsan/tests/%,$(wildcard tests/zo/test_po
 # One dependency is enough: make demo and make test install what is missing by themselves.
 HAVE_DEPS = pkg-config --exists $(LIBS) && test -e /usr/include/cmocka.h
 
-.PHONY: test test-netns test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick
+# What PyTorch, transformers, PEFT and tokenizers say of the same; skipped where those can't be installed.
+REFERENCE := $(patsubst %,tests/check_%.py,models runs tokenizers templates)
+REFERENCE_TOOLS := $(patsubst %,$(B)/tests/zo/%,test_model encode_texts render_chat)
+
+.PHONY: test test-reference reference-venv test-netns test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick
 need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
-	@$(MAKE) --no-print-directory -j2 all tests
+	@$(MAKE) --no-print-directory -j2 all tests $(REFERENCE_TOOLS)
+	@$(MAKE) --no-print-directory reference-venv
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
-	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E)
+	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E) $(REFERENCE)
+test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transformers, PEFT, tokenizers: all of it, minutes
+	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2"; do python3 $$c || exit 1; done
+reference-venv: ## build/venv with those libraries: 4 minutes at most, and never a failure
+	@python3 tests/reference/install.py
 test-netns: all ## eight peers in network namespaces: a partition, NAT (needs nftables)
 	@python3 tests/run.py tests/e2e/test_netns.py
 test-unit: tests ## the unit tests alone, release build
@@ -113,6 +122,9 @@ apt = for i in 1 2 3; do $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get upda
       echo "onebyte: could not install: $(1): check the network and /etc/apt/sources.list" >&2; exit 1
 deps: ## installs the Debian packages that building and testing need
 	@dpkg -s $(DEBS) >/dev/null 2>&1 || { $(call apt,$(DEBS)); }
+	@python3 -c "import ensurepip, venv" 2>/dev/null || timeout -k 5 120 $(SUDO:sudo=sudo -n) sh -c \
+	    "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv" </dev/null || \
+	    echo "onebyte: no python3-venv: the checks against PyTorch and transformers will be skipped"
 deps-lint: ## installs the analysers
 	@dpkg -s clang-tidy cppcheck git >/dev/null 2>&1 || { $(call apt,clang-tidy cppcheck git); }
 

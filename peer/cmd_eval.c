@@ -1,4 +1,5 @@
 #include "peer/flags.h"
+#include "peer/generate.h"
 #include "peer/json_out.h"
 #include <inttypes.h>
 #include <math.h>
@@ -8,7 +9,7 @@ struct values {
     struct peer_common common;
     struct peer_flags flags;
     const char *data, *checkpoint;
-    uint64_t max, batch;
+    uint64_t max, batch, generate;
 };
 
 /* What is evaluated: a model folder as it is, or a home's base model with its ledger folded in. */
@@ -42,7 +43,8 @@ static enum err subject_open(struct subject *s, const struct values *v, struct e
     return peer_home_state_open(&s->state, &home, &s->engine, &o, why);
 }
 
-static int print_json(const struct subject *s, const struct peer_eval *r)
+static int print_json(const struct subject *s, const struct peer_eval *r,
+                      const struct peer_answers *a)
 {
     json_t *o =
         json_pack("{s:o, s:o, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o}", "loss_token_mean",
@@ -52,6 +54,11 @@ static int print_json(const struct subject *s, const struct peer_eval *r)
                   (json_int_t)r->correct, "cut_tokens", (json_int_t)r->cut_tokens, "cut_examples",
                   (json_int_t)r->cut_examples, "nonfinite", (json_int_t)r->nonfinite, "perplexity",
                   peer_json_real(exp(r->loss_token_mean)));
+    if (o && a->n > 0) {
+        (void)json_object_set_new(o, "answers", json_integer((json_int_t)a->n));
+        (void)json_object_set_new(o, "exact_match", json_real((double)a->exact / (double)a->n));
+        (void)json_object_set_new(o, "f1", json_real(a->f1));
+    }
     if (o && s->home) {
         struct net_clock clock;
         char digest[17];
@@ -65,23 +72,45 @@ static int print_json(const struct subject *s, const struct peer_eval *r)
     return peer_json_print(o);
 }
 
-static int print_text(const struct peer_eval *r)
+static int print_text(const struct peer_eval *r, const struct peer_answers *a)
 {
+    if (r->nonfinite) {
+        printf("loss      not finite for %" PRIu64 " of %" PRIu64 " examples\n", r->nonfinite,
+               r->examples);
+        return PEER_EXIT_OK;
+    }
     printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64
            " examples\n",
            r->loss_token_mean, r->tokens, r->loss_example_mean, r->examples);
+    printf("perplexity %.6g\n", exp(r->loss_token_mean));
     if (r->choices)
         printf("accuracy  %.2f %% (%" PRIu64 " of %" PRIu64 ")\n", 100 * r->accuracy, r->correct,
                r->choices);
     else
         printf("accuracy  none: the data has no choices\n");
+    if (a->n > 0)
+        printf("answers   %.2f %% exact (%" PRIu64 " of %" PRIu64 "), F1 %.2f %%\n",
+               100 * (double)a->exact / (double)a->n, a->exact, a->n, 100 * a->f1);
     if (r->cut_examples)
         printf("cut       %" PRIu64 " tokens of %" PRIu64
                " examples: longer than the model's context\n",
                r->cut_tokens, r->cut_examples);
-    if (r->nonfinite)
-        printf("warning   %" PRIu64 " losses are not finite\n", r->nonfinite);
     return PEER_EXIT_OK;
+}
+
+static enum err evaluate(struct subject *s, const struct values *v, const struct zo_dataset *data,
+                         struct peer_eval *result, struct peer_answers *answers, struct err_why *why)
+{
+    struct peer_ends ends;
+    const enum err e = peer_engine_eval(&s->engine, data, v->max, (size_t)v->batch, peer_progress,
+                                        "examples", result);
+    if (e != ERR_OK)
+        return err_set(why, e, "cannot evaluate: %s", err_str(e));
+    if (v->generate == 0 || result->nonfinite > 0)
+        return ERR_OK;
+    peer_ends_read(&ends, s->home ? s->state.model_dir : v->flags.model);
+    return peer_answers(&s->engine, data, v->max, (size_t)v->generate, &ends, peer_progress,
+                        "answers", answers, why);
 }
 
 static int run(void *values, const char *const *args, size_t n_args)
@@ -91,22 +120,21 @@ static int run(void *values, const char *const *args, size_t n_args)
     struct subject s;
     struct zo_dataset *data = NULL;
     struct peer_eval result;
+    struct peer_answers answers = {0};
     int code = PEER_EXIT_OK;
     (void)args;
     (void)n_args;
     enum err e = subject_open(&s, v, &why);
     if (e == ERR_OK)
         e = peer_engine_data(&s.engine, &data, s.data, &why);
-    if (e == ERR_OK) {
-        e = peer_engine_eval(&s.engine, data, v->max, (size_t)v->batch, peer_progress, "examples",
-                             &result);
-        if (e != ERR_OK)
-            (void)err_set(&why, e, "cannot evaluate: %s", err_str(e));
-    }
+    if (e == ERR_OK)
+        e = evaluate(&s, v, data, &result, &answers, &why);
     if (e != ERR_OK)
         code = peer_fail(&why);
     else
-        code = v->common.json ? print_json(&s, &result) : print_text(&result);
+        code = v->common.json ? print_json(&s, &result, &answers) : print_text(&result, &answers);
+    if (e == ERR_OK && result.nonfinite > 0 && peer_engine_nonfinite(&s.engine, &why) != ERR_OK)
+        code = peer_fail(&why);
     zo_dataset_free(data);
     peer_engine_close(&s.engine);
     peer_home_state_close(&s.state);
@@ -124,15 +152,20 @@ static const struct peer_option options[] = {
      1, 0},
     {"batch", PEER_U64, offsetof(struct values, batch), "N",
      "examples per pass (default: 4 per thread)", 1, 65536},
+    {"generate", PEER_U64, offsetof(struct values, generate), "N",
+     "also answer each prompt greedily, with at most N tokens, and compare with its completion", 1,
+     65536},
 };
 
 const struct peer_command peer_cmd_eval = {
     .name = "eval",
     .args = "",
-    .summary = "loss and accuracy of a model folder, or of a home's current state",
+    .summary = "loss, accuracy and answers of a model folder, or of a home's current state",
     .details = "onebyte eval --model DIR --data FILE evaluates a model folder. onebyte eval --home "
                "DIR folds the ledger of a peer "
-               "into its base model first; the peer may be running.",
+               "into its base model first; the peer may be running. With --generate, exact match and F1 count as in SQuAD's "
+               "evaluation (lower case, no punctuation, no articles); an answer ends with its line unless the "
+               "completion has several. Exit code 1 if a loss is not finite.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

@@ -140,6 +140,19 @@ enum err peer_engine_data(const struct peer_engine *e, struct zo_dataset **d, co
     return ERR_OK;
 }
 
+enum err peer_engine_nonfinite(const struct peer_engine *e, struct err_why *why)
+{
+    const char *name = zo_model_nonfinite(e->model);
+    if (name)
+        return err_set(why, ERR_NONFINITE,
+                       "tensor %s of the model holds NaN or infinity: the checkpoint is damaged, "
+                       "fetch or export it again",
+                       name);
+    return err_set(why, ERR_NONFINITE,
+                   "the forward pass overflows though every weight is finite: the run has diverged "
+                   "(a smaller --lr), or the model's numbers do not fit single precision");
+}
+
 static void count_loss(struct peer_eval *out, const struct zo_loss *l, double *nats, double *losses)
 {
     *nats += l->nats;

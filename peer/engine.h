@@ -54,6 +54,10 @@ NODISCARD enum err peer_engine_data(const struct peer_engine *e, struct zo_datas
 NODISCARD enum err peer_engine_fits(const struct peer_engine *e, const struct zo_dataset *d,
                                     const char *path, struct err_why *why);
 
+/* Losses or logits were no numbers: why names the tensor of the checkpoint that holds NaN or infinity, or says that none does.
+ * Returns ERR_NONFINITE. */
+NODISCARD enum err peer_engine_nonfinite(const struct peer_engine *e, struct err_why *why);
+
 struct peer_eval {
     double loss_token_mean;   /* nats: all counted tokens alike */
     double loss_example_mean; /* mean of the examples' losses */

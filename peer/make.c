@@ -69,6 +69,14 @@ static enum err largest(double *max_abs, const struct zo_ckpt_tensor *c)
     return ERR_OK;
 }
 
+static enum err not_finite(const char *tensor, struct err_why *why)
+{
+    return err_set(why, ERR_NONFINITE,
+                   "tensor %s of the model holds NaN or infinity: the checkpoint is damaged, fetch or "
+                   "export it again",
+                   tensor);
+}
+
 /* bits and e of every tensor; the smallest L goes to made. */
 static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt,
                               struct peer_made *made, struct err_why *why)
@@ -85,8 +93,7 @@ static enum err scale_tensors(struct zo_rules *r, const struct zo_ckpt *ckpt,
             0.0f) /* A: zo/model/lora.c; B starts at 0 and gets the floor of plan.c */
             max_abs = zo_tensor_is_lora_a(t) ? 1 / sqrt((double)t->dims[1]) : 0;
         else if (c && largest(&max_abs, c) != ERR_OK)
-            return err_set(why, ERR_NONFINITE, "tensor %s of the model holds NaN or infinity",
-                           t->name);
+            return not_finite(t->name, why);
         if (peer_plan_tensor(t, &coef, max_abs, peak) != ERR_OK)
             return err_set(why, ERR_FORMAT,
                            "tensor %s has an entry of size %g: too large for 64-bit integers",
@@ -323,6 +330,10 @@ static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct
     uint64_t parameters = 0;
     TRY(zo_lora_parse(&lora, k->trainable, why));
     TRY(zo_model_trainable_of(model, k->trainable, &r->tensors, &r->n_tensors, why));
+    /* What is trained is looked at below; a frozen NaN would make every record of the run void. */
+    const char *bad = k->trainable && strcmp(k->trainable, "all") != 0 ? zo_model_nonfinite(model) : NULL;
+    if (bad)
+        return not_finite(bad, why);
     r->lora_scale = lora.r ? (float)(lora.alpha / lora.r) : 0.0f;
     for (uint32_t i = 0; i < r->n_tensors; i++)
         parameters += zo_tensor_elements(&r->tensors[i]);

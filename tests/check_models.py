@@ -6,7 +6,7 @@
     build/venv/bin/python tests/check_models.py --write    rewrites tests/vectors/models/ (what test_model reads in every clone)
 
 Each folder holds config.json, model.safetensors as `save_pretrained` writes them, and expected.json:
-    sequences  [{ids, logits (n, vocab) or (labels)}]                           float64 PyTorch
+    sequences  [{ids, logits (n, vocab) or (labels), padding}]                  float64 PyTorch; padding: read from a padded batch
     examples   [{seqs: [{ids, counted}], label, loss, correct}]                 by the definitions in zo/example.h
     passes     [{direction, key [2], seq, eps, example, loss}]                  weights + eps z made by tests/vectors/spec.py
 demo.json is the same for peer/demo/model.  Needs PyPI: torch, transformers, safetensors.
@@ -34,7 +34,7 @@ except ImportError as e:
     own = ROOT / "build/venv/bin/python"
     if own.exists() and pathlib.Path(sys.prefix) != own.parent.parent:  # the test runner's Python is the system's
         os.execv(own, [str(own), *sys.argv])
-    print(f"skip check_models: PyPI package missing: {e}")
+    print(f"skip check_models: needs the PyPI packages torch, transformers and safetensors: {e}")
     sys.exit(0)
 
 spec = importlib.util.spec_from_file_location("spec", ROOT / "tests/vectors/spec.py")
@@ -125,6 +125,28 @@ def logits_of(model, ids):
         return model(input_ids=torch.tensor([ids])).logits[0]
 
 
+def padded_logits(model, rows, side, kind):
+    """The logits of each row's own tokens, from one batch padded to its longest row."""
+    config, most = model.config, max(map(len, rows))
+    fill = [[config.pad_token_id or 0] * (most - len(r)) for r in rows]
+    ids = torch.tensor([f + r if side == "left" else r + f for f, r in zip(fill, rows)])
+    mask = torch.tensor([[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f) for f, r in zip(fill, rows)])
+    inputs = dict(input_ids=ids, attention_mask=mask)
+    if config.model_type not in ("opt", "roberta"):  # these derive positions from the mask or the padding's id themselves
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    # Eager attention makes NaN of padding that may look at nothing (a window, the left side), and 0 * NaN spreads.
+    softmax = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda *args, **kw: softmax(*args, **kw).nan_to_num(0.0)
+    try:
+        with torch.no_grad():
+            logits = model(**inputs).logits
+    finally:
+        torch.nn.functional.softmax = softmax
+    if kind == "classify":
+        return list(logits)
+    return [z[most - len(r):] if side == "left" else z[:len(r)] for z, r in zip(logits, rows)]
+
+
 def loss_of(model, example, kind, mask_id):
     """(loss, correct) of zo/example.h"""
     if kind == "classify":
@@ -160,6 +182,10 @@ def make_examples(rng, kind, vocab):
     return out
 
 
+def kind_of(cls):
+    return "classify" if "Classification" in cls.__name__ else "masked" if "MaskedLM" in cls.__name__ else "causal"
+
+
 def state_names(model, stored):
     """The checkpoint's name -> the module's, where this version of transformers renamed it: found by its values."""
     state, out = model.state_dict(), {}
@@ -178,9 +204,10 @@ def perturbed(model, names, shapes, renamed, kind, key, seq, eps):
         state[renamed[name]] += eps * z
 
 
-def make(folder, name, entry, seed):
+def make_checkpoint(folder, entry, seed):
+    """config.json and model.safetensors with random weights, as save_pretrained writes them."""
     cls, config, dtype, how = entry
-    gen, rng = torch.Generator().manual_seed(seed), random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
     config._attn_implementation = "eager"
     model = cls(config).eval()
     randomise(model, gen, DTYPES[dtype])
@@ -191,11 +218,10 @@ def make(folder, name, entry, seed):
         rename_norms(folder / "model.safetensors")
     for f in folder.iterdir():
         f.chmod(0o644)
-    expect(folder, folder / "expected.json", cls, rng, VOCAB, (1, 13))
 
 
-def expect(folder, target, cls, rng, vocab, lengths):
-    """Writes what PyTorch makes of the checkpoint in folder: expected.json."""
+def expect(folder, target, cls, rng, vocab, lengths, batches=()):
+    """Writes what PyTorch makes of the checkpoint in folder: expected.json.  batches: the sides to pad on, too."""
     # Read again: casting the live model would have cast its rope frequencies too.
     model = cls.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     config = model.config
@@ -206,12 +232,18 @@ def expect(folder, target, cls, rng, vocab, lengths):
     shapes = {k: list(v.shape) for k, v in stored.items()}
     renamed = state_names(model, stored)
     names = sorted(shapes, key=lambda n: n.encode())
-    kind = "classify" if "Classification" in cls.__name__ else "masked" if "MaskedLM" in cls.__name__ else "causal"
+    kind = kind_of(cls)
     mask = getattr(config, "mask_token_id", None)
     out = dict(sequences=[], examples=make_examples(rng, kind, vocab), passes=[])
     for n in lengths:
         ids = [rng.randrange(5, vocab) for _ in range(n)]
         out["sequences"].append(dict(ids=ids, logits=[round(x, 6) for x in logits_of(model, ids).flatten().tolist()]))
+    for side in batches:
+        if kind == "classify" and side == "left":
+            continue  # the classifiers read position 0, which would be padding
+        rows = [[rng.randrange(5, vocab) for _ in range(n)] for n in (3, 11, 7)]
+        for ids, z in zip(rows, padded_logits(model, rows, side, kind)):
+            out["sequences"].append(dict(ids=ids, logits=[round(x, 6) for x in z.flatten().tolist()], padding=side))
     for e in out["examples"]:
         e["loss"], e["correct"] = loss_of(model, e, kind, mask)
     base = {k: v.clone() for k, v in model.state_dict().items()}
@@ -231,6 +263,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--write", action="store_true")
     p.add_argument("--only")
+    p.add_argument("--all", action="store_true", help="everything is checked in any case")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--tool", default=str(ROOT / "build/release/tests/zo/test_model"))
     a = p.parse_args()
@@ -245,7 +278,9 @@ def main():
         folder = where / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        make(folder, name, entry, seed=zlib.crc32(name.encode()) + (0 if a.write else a.seed))
+        seed = zlib.crc32(name.encode()) + (0 if a.write else a.seed)
+        make_checkpoint(folder, entry, seed)
+        expect(folder, folder / "expected.json", entry[0], random.Random(seed), VOCAB, (1, 13), ("left", "right"))
         r = subprocess.run([a.tool, str(folder)], capture_output=True, text=True)
         print(("ok " if r.returncode == 0 else "FAIL ") + "check_models " + name +
               ("" if r.returncode == 0 else ": " + (r.stdout + r.stderr).strip().replace("\n", " | ")[:600]), flush=True)

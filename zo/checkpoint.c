@@ -158,9 +158,12 @@ static enum err header_read(struct zo_ckpt *c, const json_t *head, const uint8_t
     size_t used = 0;
     const char *name;
     json_t *value;
+    zo_ckpt_name *others = realloc(c->others, (c->n_others + n + 1) * sizeof *others);
     if (grown)
         c->tensors = grown;
-    if (!e || !grown)
+    if (others)
+        c->others = others;
+    if (!e || !grown || !others)
         goto out;
     json_object_foreach((json_t *)(uintptr_t)head, name, value)
     {
@@ -173,6 +176,9 @@ static enum err header_read(struct zo_ckpt *c, const json_t *head, const uint8_t
     result = entries_tile(e, used, data_bytes, path, why);
     if (result != ERR_OK)
         goto out;
+    for (size_t i = 0; i < used; i++)
+        if (!e[i].is_float)
+            memcpy(c->others[c->n_others++], e[i].t.name, sizeof e[i].t.name);
     for (size_t i = 0; i < used; i++)
         if (e[i].is_float) { /* index tables and masks (position_ids, ..) are no parameters */
             e[i].t.data = base + e[i].begin;
@@ -330,10 +336,11 @@ static enum err nothing_found(const char *dir, struct err_why *why)
         if (access(path, F_OK) == 0)
             return err_set(why, ERR_UNSUPPORTED,
                            "%.200s: a PyTorch .bin can run code when it is read; convert it: "
-                           "python3 -c \"from transformers "
-                           "import AutoModelForCausalLM as M; "
-                           "M.from_pretrained('%.200s').save_pretrained('%.200s', "
-                           "safe_serialization=True)\"",
+                           "python3 -c \"import glob, torch, safetensors.torch as s; t = {}; "
+                           "[t.update(torch.load(f, weights_only=True)) for f in "
+                           "glob.glob('%.200s/pytorch_model*.bin')]; "
+                           "s.save_file({k: v.contiguous().clone() for k, v in t.items()}, "
+                           "'%.200s/model.safetensors', {'format': 'pt'})\"",
                            path, dir, dir);
     }
     return err_set(why, ERR_NOTFOUND,
@@ -377,6 +384,7 @@ void zo_ckpt_close(struct zo_ckpt *c)
     for (size_t i = 0; i < c->n_files; i++)
         munmap(c->files[i].map, c->files[i].bytes);
     free(c->files);
+    free(c->others);
     free(c->tensors);
     memset(c, 0, sizeof *c);
 }
@@ -395,6 +403,14 @@ const struct zo_ckpt_tensor *zo_ckpt_find(const struct zo_ckpt *c, const char *n
             low = mid + 1;
     }
     return NULL;
+}
+
+bool zo_ckpt_not_float(const struct zo_ckpt *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_others; i++)
+        if (strcmp(c->others[i], name) == 0)
+            return true;
+    return false;
 }
 
 static float f32_from_bits(uint32_t bits)

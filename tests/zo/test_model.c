@@ -166,6 +166,14 @@ static bool passes_agree(const char *dir, struct zo_model *m, struct zo_rules *r
         if (e != ERR_OK || !(fabs(out[i].loss - want[i]) <= 2e-5 * fmax(1.0, want[i])))
             return wrong(dir, "%s pass %zu: error %d, loss %.7f, expected %.7f", names[kind], i,
                          (int)e, out[i].loss, want[i]);
+    /* Projected gradients: passes 1 and 3 of each four are the two sides along one direction. */
+    for (size_t i = 0; i + 3 < n; i += 4) {
+        const double width = (double)passes[i + 1].eps - (double)passes[i + 3].eps,
+                     got = (out[i + 1].loss - out[i + 3].loss) / width,
+                     g = (want[i + 1] - want[i + 3]) / width;
+        if (passes[i + 1].seq != passes[i + 3].seq || !(fabs(got - g) <= 1e-3 * fmax(1.0, fabs(g))))
+            return wrong(dir, "%s gradient %zu: %.7f, expected %.7f", names[kind], i / 4, got, g);
+    }
     return n > 0 ? true : wrong(dir, "no %s passes", names[kind]);
 }
 

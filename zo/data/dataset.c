@@ -44,6 +44,8 @@ static enum err encode(const struct reader *r, struct ids *out, const char *text
     if (e == ERR_NOTFOUND)
         return err_set(r->why, ERR_FORMAT,
                        "a word is not in the vocabulary, and the tokenizer has no unknown token");
+    if (e == ERR_UNSUPPORTED)
+        return err_set(r->why, e, "%s", ZO_TOKENIZER_UNSUPPORTED);
     return e;
 }
 
@@ -215,6 +217,7 @@ static enum err read_completions(const struct reader *r, struct zo_example *x, c
         e = example_init(x, n, label);
     if (!e)
         e = cut_and_take(r, x, j);
+    x->answer = !e && label < 0;
     for (uint32_t i = 0; j && i < n; i++)
         ids_free(&j[i].ids);
     free(j);
@@ -367,6 +370,15 @@ static void cut_messages(const struct reader *r, struct zo_example *x, struct id
     x->n_cut = (uint32_t)over;
 }
 
+/* A conversation's only answer, at its end (but for what the template writes behind it). */
+static bool is_answer(const uint8_t *counted, size_t n)
+{
+    size_t turns = 0;
+    for (size_t i = 1; i < n; i++)
+        turns += counted[i] && !counted[i - 1];
+    return turns == 1;
+}
+
 static enum err read_messages(const struct reader *r, struct zo_example *x, const json_t *messages)
 {
     struct buf text = {0};
@@ -387,6 +399,7 @@ static enum err read_messages(const struct reader *r, struct zo_example *x, cons
         e = example_init(x, 1, -1);
     if (!e) {
         cut_messages(r, x, &ids, counted);
+        x->answer = is_answer(counted, ids.n);
         x->seqs[0] = (struct zo_seq){.n = (uint32_t)ids.n, .ids = ids.v, .counted = counted};
         ids = (struct ids){0};
         counted = NULL;

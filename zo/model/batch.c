@@ -180,7 +180,7 @@ static void fill(struct batch *b)
             struct run *r = &b->runs[run++];
             *r = (struct run){.pass = p, .row0 = row, .shared_row0 = first_row, .seq = &e->seqs[i]};
             r->n = seq_positions(b->m, r->seq, b->every_row);
-            r->shared = seq_shared(b->m, e, i);
+            r->shared = b->caches ? b->caches[p]->n : seq_shared(b->m, e, i);
             row += r->n - r->shared;
             fill_run(b, r, &target);
         }
@@ -204,7 +204,8 @@ enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n)
     b->body.n = b->n_runs = b->n_targets = b->body.n_chunks = b->longest = 0;
     b->perturbed = false;
     for (size_t p = 0; p < n; p++) {
-        const size_t rows = zo_batch_pass_rows(b->m, &passes[p], b->every_row),
+        const size_t rows = zo_batch_pass_rows(b->m, &passes[p], b->every_row) -
+                            (b->caches ? b->caches[p]->n : 0),
                      targets = counted_targets(b->m, passes[p].example, b->every_row);
         b->body.n += rows;
         b->n_targets += targets;

@@ -57,6 +57,16 @@ struct lin {
     float *dots; /* [rows] eps * (x . b): the rank-1 term's factor */
 };
 
+/* model.h; the layers' rows lie one after the other, (layers, capacity, width). */
+struct zo_cache {
+    const struct zo_model *m;
+    uint32_t n, capacity; /* tokens */
+    uint32_t *ids;        /* [capacity + 1] */
+    uint8_t *counted;     /* [capacity + 1] all 0 between calls */
+    float *rows;
+    size_t skip, width; /* floats: a row is a row of qkv without its first `skip`, the queries */
+};
+
 struct batch {
     struct zo_model *m;
     const struct zo_ops *ops;
@@ -64,6 +74,7 @@ struct batch {
     struct zo_pool *pool;
     const struct zo_pass *passes;
     size_t n_passes, n_workers, n_runs, n_targets, n_blocks, longest;
+    struct zo_cache *const *caches; /* [n_passes] each pass goes on where its cache ends; or NULL */
     bool perturbed; /* some pass has eps != 0 */
     bool every_row; /* logits of every position are asked for */
     struct rows body, head;
@@ -84,6 +95,14 @@ struct batch {
 NODISCARD enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n);
 size_t zo_batch_pass_rows(const struct zo_model *m, const struct zo_pass *pass, bool every_row);
 size_t zo_batch_row_bytes(const struct zo_model *m);
+
+/* model.c: what a batch is made with; logits NULL: losses are asked for. */
+void zo_batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
+                    bool every_row, float *logits);
+
+/* cache.c: keeps the keys and values of this layer's new rows. */
+void zo_cache_keep(const struct batch *b, uint32_t layer);
+float *zo_cache_row(const struct zo_cache *c, uint32_t layer, size_t position);
 
 /* linear.c */
 size_t zo_lin_block(size_t n_out, size_t n_workers);

@@ -179,7 +179,9 @@ static enum err read_root(struct zo_model *m, const json_t *root, const char *di
         if (strcmp(zo_archs[i].model_type, type) == 0)
             m->arch = &zo_archs[i];
     if (!m->arch)
-        return err_set(why, ERR_UNSUPPORTED, "config.json: model_type \"%.60s\" is not supported",
+        return err_set(why, ERR_UNSUPPORTED,
+                       "config.json: model_type \"%.60s\" is not supported: llama, mistral, qwen2, qwen3, phi3, gemma, "
+                       "gemma2, gemma3_text, gpt2, gpt_neox, opt, bert, roberta are",
                        type);
     m->model_type = strdup(type);
     if (!m->model_type)

@@ -169,30 +169,35 @@ struct keys {
     struct zo_panels k, v; /* the keys as weights of n outputs; the values as weights of n inputs */
 };
 
-/* Some keys may be rows of the shared prefix: then they are gathered first, in tmp [n * head_dim]. */
-static struct zo_matrix keys_matrix(const struct batch *b, const struct run *r,
+/* Some keys may be rows of the shared prefix, or of the cache: then they are gathered first, in
+ * tmp [n * head_dim]. */
+static struct zo_matrix keys_matrix(const struct batch *b, uint32_t layer, const struct run *r,
                                     const struct keys *k, size_t column, float *tmp)
 {
     const size_t d = b->m->c.head_dim, width = k->p.width,
                  from = k->k0 < r->shared ? r->shared - k->k0 : 0; /* keys in the prefix */
-    const float *prefix = b->qkv + (r->shared_row0 + k->k0) * width + column,
+    const struct zo_cache *cache = b->caches ? b->caches[r->pass] : NULL;
+    const size_t stride = cache ? cache->width : width;
+    const float *prefix = cache ? zo_cache_row(cache, layer, k->k0) + (column - cache->skip)
+                                : b->qkv + (r->shared_row0 + k->k0) * width + column,
                 *own = b->qkv + (r->row0 + (k->k0 + from - r->shared)) * width + column;
     if (from == 0)
         return (struct zo_matrix){.at = own, .ld = width, .scale = 1.0f};
     for (size_t i = 0; i < k->n; i++)
-        memcpy(tmp + i * d, i < from ? prefix + i * width : own + (i - from) * width,
+        memcpy(tmp + i * d, i < from ? prefix + i * stride : own + (i - from) * width,
                d * sizeof *tmp);
     return (struct zo_matrix){.at = tmp, .ld = d, .scale = 1.0f};
 }
 
-static void keys_pack(const struct batch *b, const struct run *r, struct keys *k, float *scratch)
+static void keys_pack(const struct batch *b, uint32_t layer, const struct run *r, struct keys *k,
+                      float *scratch)
 {
     const size_t d = b->m->c.head_dim, k_floats = zo_gemm_floats(k->n, d);
     float *v = scratch + k_floats, *tmp = v + zo_gemm_floats(d, k->n);
-    struct zo_matrix keys = keys_matrix(b, r, k, k->p.k, tmp);
+    struct zo_matrix keys = keys_matrix(b, layer, r, k, k->p.k, tmp);
     keys.scale = b->m->c.attention_scale;
     zo_gemm_pack(b->ops->gemm, scratch, &keys, k->n, d);
-    struct zo_matrix values = keys_matrix(b, r, k, k->p.v, tmp);
+    struct zo_matrix values = keys_matrix(b, layer, r, k, k->p.v, tmp);
     values.transposed = true;
     zo_gemm_pack(b->ops->gemm, v, &values, d, k->n);
     k->k = (struct zo_panels){.at = scratch, .n = k->n, .k = d};
@@ -235,7 +240,7 @@ static void attend_block(const struct batch *b, const struct layer *l, const str
     struct keys k = {.p = head_place(c, head)};
     k.k0 = c->causal && l->window > 0 && q0 + 1 > l->window ? q0 + 1 - l->window : 0;
     k.n = (c->causal ? q1 : r->n) - k.k0;
-    keys_pack(b, r, &k, scratch + ATTEND_ROWS * ATTEND_LD(k.n));
+    keys_pack(b, l->index, r, &k, scratch + ATTEND_ROWS * ATTEND_LD(k.n));
     for (size_t q = q0; q < q1; q += ATTEND_ROWS)
         attend(b, l, r, head, &k, q, q + ATTEND_ROWS < q1 ? q + ATTEND_ROWS : q1, scratch);
 }
@@ -334,6 +339,8 @@ static void run_attention(struct batch *b, uint32_t layer)
                       .window = !c->layer_local || local ? c->window : 0};
     if (l.rope->inv_freq || c->qk_norm)
         zo_pool_run(b->pool, b->body.n_chunks, rotate_item, &l);
+    if (b->caches)
+        zo_cache_keep(b, layer);
     zo_pool_run(b->pool, b->n_runs * c->heads, attention_item, &l);
 }
 

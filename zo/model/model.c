@@ -103,6 +103,23 @@ enum err zo_model_trainable(const struct zo_model *m, struct zo_tensor **tensors
     return ERR_OK;
 }
 
+const char *zo_model_nonfinite(const struct zo_model *m)
+{
+    float values[1024];
+    for (size_t i = 0; i < m->ckpt.n; i++) {
+        const struct zo_ckpt_tensor *t = &m->ckpt.tensors[i];
+        for (uint64_t at = 0; m->used[i] && at < t->elements; at += ARRAY_LEN(values)) {
+            const uint64_t left = t->elements - at;
+            const size_t n = left < ARRAY_LEN(values) ? (size_t)left : ARRAY_LEN(values);
+            zo_ckpt_read_f32(t, at, values, n);
+            for (size_t j = 0; j < n; j++)
+                if (!isfinite(values[j]))
+                    return t->name;
+        }
+    }
+    return NULL;
+}
+
 /* ---- m0 ---- */
 
 struct load {
@@ -314,8 +331,8 @@ static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
     return zo_model_check(m, p->example, NULL);
 }
 
-static void batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
-                        bool every_row, float *logits)
+void zo_batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_pool *pool,
+                    bool every_row, float *logits)
 {
     struct batch *b = m->batch;
     b->m = m;
@@ -333,7 +350,7 @@ enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_
     for (size_t i = 0; i < n; i++)
         TRY(pass_check(m, &passes[i]));
     const size_t rows_max = ARENA_BYTES / zo_batch_row_bytes(m);
-    batch_start(m, k, pool, false, NULL);
+    zo_batch_start(m, k, pool, false, NULL);
     for (size_t at = 0, count; at < n; at += count) {
         size_t rows = 0;
         for (count = 0; at + count < n; count++) {
@@ -359,7 +376,7 @@ enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, floa
         .n_seqs = 1, .seqs = &seq, .label = m->c.task == TASK_CLASSIFY ? 0 : -1};
     const struct zo_pass pass = {.example = &e};
     TRY(pass_check(m, &pass));
-    batch_start(m, NULL, pool, true, out);
+    zo_batch_start(m, NULL, pool, true, out);
     TRY(zo_batch_plan(m->batch, &pass, 1));
     zo_forward(m->batch);
     zo_head(m->batch);
@@ -386,7 +403,7 @@ enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float 
         struct zo_seq seq = {.n = (uint32_t)n + 1, .ids = longer, .counted = counted};
         const struct zo_example example = {.n_seqs = 1, .seqs = &seq, .label = -1};
         const struct zo_pass pass = {.example = &example};
-        batch_start(m, NULL, pool, false, out);
+        zo_batch_start(m, NULL, pool, false, out);
         e = zo_batch_plan(m->batch, &pass, 1);
         if (e == ERR_OK) {
             zo_forward(m->batch);

@@ -141,9 +141,14 @@ static enum err bind_one(struct zo_model *m, const struct arch_tensor *a, const 
     const struct zo_ckpt_tensor *t = find_spelled(&m->ckpt, name);
     if (!t && a->need == NEED_IF_THERE)
         return ERR_OK;
+    if (!t && zo_ckpt_not_float(&m->ckpt, name))
+        return err_set(why, ERR_UNSUPPORTED,
+                       "checkpoint: tensor %s holds integers or 8-bit floats: take a checkpoint in F32, F16 or BF16, not "
+                       "a quantized one",
+                       name);
     if (!t)
         return err_set(why, ERR_NOTFOUND,
-                       "checkpoint: tensor %s is missing (or is not F32, F16, BF16 or F64)", name);
+                       "checkpoint: tensor %s is missing: is config.json of another model?", name);
     struct shape want = slot_shape(&m->c, a->slot);
     const bool matrix = want.cols != 1 || t->n_dims == 2;
     if (m->arch->transposed && slot_is_linear(a->slot))

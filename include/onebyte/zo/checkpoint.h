@@ -19,17 +19,22 @@ struct zo_ckpt_tensor {
     const void *data; /* in the mapping; may be unaligned */
 };
 
+typedef char zo_ckpt_name[LIMIT_NAME_BYTES + 1];
+
 struct zo_ckpt {
     size_t n;
     struct zo_ckpt_tensor *tensors; /* in byte order of their names */
     struct zo_ckpt_file *files;     /* private: mappings */
     size_t n_files;
+    zo_ckpt_name *others; /* [n_others] tensors of integers, which are no parameters: their names alone */
+    size_t n_others;
 };
 
 /* dir/model.safetensors, or the shards of dir/model.safetensors.index.json. */
 NODISCARD enum err zo_ckpt_open(struct zo_ckpt *c, const char *dir, struct err_why *why);
 void zo_ckpt_close(struct zo_ckpt *c);
 const struct zo_ckpt_tensor *zo_ckpt_find(const struct zo_ckpt *c, const char *name); /* NULL: none */
+bool zo_ckpt_not_float(const struct zo_ckpt *c, const char *name); /* it is there, but holds integers */
 /* out [n] <- elements first.. of t, exact. */
 void zo_ckpt_read_f32(const struct zo_ckpt_tensor *t, uint64_t first, float *out, size_t n);
 void zo_ckpt_drop_pages(const struct zo_ckpt *c); /* lets the kernel take back what was read */

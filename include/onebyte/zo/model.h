@@ -92,6 +92,9 @@ struct zo_loss {
 NODISCARD enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_t n, struct zo_loss *out,
                                    const struct zo_kernels *k, struct zo_pool *pool);
 
+/* A tensor in use that holds a NaN or an infinity in the checkpoint; NULL: none does.  Reads all of it. */
+const char *zo_model_nonfinite(const struct zo_model *m);
+
 /* Whether zo_model_losses takes this example: its ids, lengths and label.  ERR_RANGE: why says what does not fit. */
 NODISCARD enum err zo_model_check(const struct zo_model *m, const struct zo_example *x, struct err_why *why);
 
@@ -99,7 +102,26 @@ NODISCARD enum err zo_model_check(const struct zo_model *m, const struct zo_exam
  * gives one row of its labels' logits instead: out [labels].  ERR_RANGE: too long, or an id outside the vocabulary. */
 NODISCARD enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
-/* Logits of the token after ids alone, for generation: out [vocab].  ERR_UNSUPPORTED: not a causal model. */
+/* Keys and values of one sequence's tokens: with them the next token costs one row of the pass, not the sequence.
+ * Valid for the weights it was filled with: clear it after a fold.  capacity: tokens, at most the model's context;
+ * ERR_UNSUPPORTED: not a causal model. */
+struct zo_cache;
+NODISCARD enum err zo_cache_new(struct zo_cache **c, const struct zo_model *m, uint32_t capacity, struct err_why *why);
+void zo_cache_free(struct zo_cache *c);
+uint64_t zo_cache_bytes(const struct zo_model *m, uint32_t capacity); /* memory that one takes */
+void zo_cache_clear(struct zo_cache *c); /* holds no token */
+
+struct zo_feed {
+    struct zo_cache *cache; /* one feed per cache and call */
+    const uint32_t *ids;    /* [n] the tokens that follow those it holds, at least one */
+    size_t n;
+};
+/* Each cache then holds its feed's tokens too; out (n, vocab) <- logits of the token after them.  One pass for all feeds.
+ * ERR_RANGE: more tokens than the capacity, an id outside the vocabulary. */
+NODISCARD enum err zo_model_extend(struct zo_model *m, const struct zo_feed *feeds, size_t n, float *out,
+                                   const struct zo_kernels *k, struct zo_pool *pool);
+
+/* Logits of the token after ids alone, without a cache: out [vocab].  ERR_UNSUPPORTED: not a causal model. */
 NODISCARD enum err zo_model_next(struct zo_model *m, const uint32_t *ids, size_t n, float *out, struct zo_pool *pool);
 
 /* The BLAS in use, after the wrong-core fix: name of its core, for `doctor` and the log.  Call zo_blas_start once,

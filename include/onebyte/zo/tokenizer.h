@@ -23,7 +23,11 @@ uint32_t zo_tokenizer_token(const struct zo_tokenizer *t, const char *text);
 
 /* *ids [*n] (malloc'd, caller frees) <- ids of the UTF-8 text; invalid bytes are read as U+FFFD.
  * special: add what the tokenizer's own post-processor adds.  Special tokens that stand in the text itself are always
- * read as such.  ERR_NOTFOUND: a word is not in the vocabulary and the tokenizer has no unknown token. */
+ * read as such.  ERR_NOTFOUND: a word is not in the vocabulary and the tokenizer has no unknown token.  ERR_UNSUPPORTED: this text makes a
+ * pattern of the tokenizer backtrack beyond PCRE2's limit; the words below say what to do. */
+#define ZO_TOKENIZER_UNSUPPORTED                                                                                              \
+    "a pattern in tokenizer.json tries too many ways to match this text: cut the text into shorter ones, or write the pattern " \
+    "without nested or recursive repetition"
 NODISCARD enum err zo_tokenizer_encode(const struct zo_tokenizer *t, const char *text, size_t text_bytes,
                                        bool special, uint32_t **ids, size_t *n);
 /* *text (malloc'd, NUL-terminated; stops at a U+0000 inside for string functions) <- the text of the ids; skip_special leaves special tokens out. */
