@@ -1,7 +1,9 @@
 #include "peer/host.h"
 #include <dirent.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -104,6 +106,69 @@ bool peer_host_ticks(const char *root, uint64_t *busy, uint64_t *total, uint64_t
     *busy = *total - t[3] - t[4]; /* idle, waiting for disks */
     *own = user + system;
     return true;
+}
+
+/* Is this the name of a CPU's own sensor?  Boards and disks have sensors, too. */
+static bool is_cpu_sensor(const char *name)
+{
+    static const char *const names[] = {"x86_pkg_temp", "coretemp",    "k10temp",    "zenpower",
+                                        "cpu-thermal",  "cpu_thermal", "soc-thermal", "soc_thermal"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strncmp(name, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* The hottest of files of a class whose name says CPU; -INFINITY: none. */
+static double hottest(const char *root, const char *class, const char *name, const char *value)
+{
+    char dir[512], text[64];
+    double hot = -INFINITY;
+    (void)snprintf(dir, sizeof dir, "%s/sys/class/%s", root, class);
+    DIR *d = opendir(dir);
+    for (struct dirent *e = NULL; d && (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.')
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, name);
+        if (!is_cpu_sensor(text))
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, value);
+        char *end = NULL;
+        const double milli = strtod(text, &end);
+        if (end != text && milli > -50e3 && milli < 200e3 && milli / 1000 > hot)
+            hot = milli / 1000;
+    }
+    if (d)
+        closedir(d);
+    return hot;
+}
+
+double peer_host_temperature(const char *root)
+{
+    const double zone = hottest(root, "thermal", "type", "temp"),
+                 monitor = hottest(root, "hwmon", "name", "temp1_input"), hot = fmax(zone, monitor);
+    return isfinite(hot) ? hot : NAN;
+}
+
+bool peer_host_throttled(const char *root, uint64_t *events)
+{
+    char dir[512], text[64];
+    bool known = false;
+    (void)snprintf(dir, sizeof dir, "%s/sys/devices/system/cpu", root);
+    DIR *d = opendir(dir);
+    *events = 0;
+    for (struct dirent *e = NULL; d && (e = readdir(d)) != NULL;) {
+        if (strncmp(e->d_name, "cpu", 3) != 0 || e->d_name[3] < '0' || e->d_name[3] > '9')
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, "thermal_throttle/core_throttle_count");
+        if (text[0] < '0' || text[0] > '9')
+            continue;
+        *events += strtoull(text, NULL, 10);
+        known = true;
+    }
+    if (d)
+        closedir(d);
+    return known;
 }
 
 /* Level of every thread there is: libraries start theirs before main, and only new ones inherit. */

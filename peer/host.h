@@ -40,6 +40,12 @@ bool peer_host_on_battery(const char *root);
 /* Ticks of all CPUs (busy, total) from root/proc/stat, and of this process; false: cannot be read. */
 bool peer_host_ticks(const char *root, uint64_t *busy, uint64_t *total, uint64_t *own);
 
+/* The CPU's temperature in degrees Celsius, the hottest sensor that is known to be the CPU's (root/sys/class/thermal, hwmon);
+ * NaN: none here (virtual machines). */
+double peer_host_temperature(const char *root);
+/* How often any core slowed down because of heat since boot (root/sys/devices/system/cpu); false: this CPU does not say. */
+bool peer_host_throttled(const char *root, uint64_t *events);
+
 /* Nice level (every thread this process has by now) and memory limit.  ERR_IO: refused by the system. */
 NODISCARD enum err peer_host_apply(const struct peer_host_limits *l, struct err_why *why);
 
