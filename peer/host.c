@@ -1,7 +1,9 @@
 #include "peer/host.h"
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
+#include <onebyte/zo/model.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,13 +190,48 @@ static enum err apply_nice(const struct peer_host_limits *l, struct err_why *why
     return ERR_OK;
 }
 
-enum err peer_host_apply(const struct peer_host_limits *l, struct err_why *why)
+/* Private writable address space of this process, in bytes: what RLIMIT_DATA counts. */
+static uint64_t data_bytes(void)
 {
-    if (l->nice)
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f && fscanf(f, "%*u %*u %*u %*u %*u %llu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* OpenBLAS reserves 128 MB of address space for each thread that is inside it and touches a few; refused, it asks again for
+ * ever.  So all of it is reserved before there is a limit: for our workers, and for its own threads, which we leave idle. */
+static enum err reserve_blas(size_t threads, struct err_why *why)
+{
+    enum { MOST = 96 };
+    void *(*take)(int) = NULL, *found = dlsym(RTLD_DEFAULT, "blas_memory_alloc"), *held[MOST];
+    void (*give)(void *) = NULL;
+    TRY(zo_blas_start(why));
+    memcpy(&take, &found, sizeof take); /* as in zo/blas.c: POSIX promises that the bytes agree */
+    found = dlsym(RTLD_DEFAULT, "blas_memory_free");
+    memcpy(&give, &found, sizeof give);
+    const long cores = sysconf(_SC_NPROCESSORS_CONF);
+    size_t n = threads + 1 + (cores > 0 ? (size_t)cores : 1);
+    n = !take || !give ? 0 : n > MOST ? MOST : n; /* another BLAS: nothing known */
+    for (size_t i = 0; i < n; i++)
+        held[i] = take(0);
+    for (size_t i = 0; i < n; i++)
+        give(held[i]);
+    return ERR_OK;
+}
+
+enum err peer_host_apply(const struct peer_host_limits *l, size_t threads, struct err_why *why)
+{
+    if (l->memory_mb)
+        TRY(reserve_blas(threads, why));
+    if (l->nice) /* its threads as well */
         TRY(apply_nice(l, why));
     if (l->memory_mb) {
-        const struct rlimit r = {.rlim_cur = (rlim_t)l->memory_mb * 1000000,
-                                 .rlim_max = (rlim_t)l->memory_mb * 1000000};
+        const rlim_t limit = (rlim_t)(data_bytes() + l->memory_mb * 1000000);
+        const struct rlimit r = {.rlim_cur = limit, .rlim_max = limit};
         if (setrlimit(RLIMIT_DATA, &r) != 0)
             return err_set(why, ERR_IO, "--max-memory %d: %s", (int)l->memory_mb, strerror(errno));
     }
