@@ -13,6 +13,7 @@ LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 libutf8proc ncurses
 cflags-release := -O2 -g
 cflags-asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 cflags-tsan := -O1 -g -fsanitize=thread
+ldflags-release := -Wl,-z,relro,-z,now
 ldflags-asan := -fsanitize=address,undefined
 ldflags-tsan := -fsanitize=thread
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -205,3 +206,10 @@ libonebyte: $(call obj,$(ZO) $(NET) $(PEER))
 	@$(CC) -shared -Wl,-soname,libonebyte.so.1 -Wl,-z,defs -o build/libonebyte.so.1 $^ $(ALL_LIBS) && ln -sf libonebyte.so.1 build/libonebyte.so
 deb: all ## build/onebyte_VERSION_ARCH.deb
 	@BINARY=$(BIN) sh peer/dist/deb.sh
+.PHONY: lint-deb test-browser test-systemd
+lint-deb: all ## lintian on the package, promtool on the metrics, systemd-analyze on the units, each shell on its completions
+	@python3 tests/run.py tests/e2e/test_package.py
+test-browser: all ## page and plot in a real browser (Debian: chromium); pictures in build/browser
+	@python3 tests/run.py tests/browser/test_page.py
+test-systemd: all ## both units under a real systemd of our own: ready, watchdog, system call filter (root)
+	@python3 tests/run.py tests/systemd/test_units.py

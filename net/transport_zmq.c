@@ -286,6 +286,8 @@ void tcp_look(struct conn *c)
         i.tcpi_bytes_sent >= i.tcpi_bytes_retrans)
         c->tcp_out = i.tcpi_bytes_sent - i.tcpi_bytes_retrans;
     c->rtt_us = i.tcpi_rtt;
+    if (n >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof i.tcpi_min_rtt && i.tcpi_min_rtt > 0 && i.tcpi_min_rtt < i.tcpi_rtt)
+        c->rtt_us = i.tcpi_min_rtt; /* the smoothed one holds delayed acknowledgements: 40 ms where the wire takes none */
 }
 
 void tcp_cut(const struct conn *c)

@@ -60,12 +60,11 @@ static int print_json(const struct subject *s, const struct peer_eval *r,
         (void)json_object_set_new(o, "f1", json_real(a->f1));
     }
     if (o && s->home) {
-        struct net_clock clock;
         char digest[17];
-        net_gossip_clock(s->state.gossip, &clock);
+        const uint64_t step = peer_run_step(s->state.gossip, &s->state.manifest);
         peer_engine_digest(&s->engine, digest);
         (void)json_object_set_new(o, "run_id", peer_json_hex(s->state.manifest.run_id, 32));
-        (void)json_object_set_new(o, "step", json_integer((json_int_t)clock.step));
+        (void)json_object_set_new(o, "step", json_integer((json_int_t)step));
         (void)json_object_set_new(o, "records", json_integer((json_int_t)s->state.loaded.records));
         (void)json_object_set_new(o, "digest", json_string(digest));
     }

@@ -16,16 +16,15 @@ struct values {
 static int report(const struct values *v, const struct peer_home_state *s,
                   const struct peer_engine *e)
 {
-    struct net_clock clock;
     char digest[17];
-    net_gossip_clock(s->gossip, &clock);
+    const uint64_t step = peer_run_step(s->gossip, &s->manifest);
     peer_engine_digest(e, digest);
     if (v->common.json)
         return peer_json_print(json_pack(
             "{s:s, s:o, s:I, s:I, s:s, s:s}", "out", v->out, "run_id",
-            peer_json_hex(s->manifest.run_id, 32), "step", (json_int_t)clock.step, "records",
+            peer_json_hex(s->manifest.run_id, 32), "step", (json_int_t)step, "records",
             (json_int_t)s->loaded.records, "digest", digest, "dtype", v->dtype ? v->dtype : "f32"));
-    printf("%s: step %" PRIu64 ", %" PRIu64 " records, digest %s\n", v->out, clock.step,
+    printf("%s: step %" PRIu64 ", %" PRIu64 " records, digest %s\n", v->out, step,
            s->loaded.records, digest);
     return PEER_EXIT_OK;
 }

@@ -66,17 +66,16 @@ static enum err replay_fold(struct replay *r, const struct values *v, const stru
 
 static int report(const struct values *v, const struct replay *r)
 {
-    struct net_clock clock;
     uint8_t frontier[32];
     char digest[17], hex[65];
-    net_gossip_clock(r->gossip, &clock);
+    const uint64_t step = peer_run_step(r->gossip, &r->manifest);
     net_gossip_frontier_digest(r->gossip, NET_ALL, frontier);
     net_hex(hex, frontier, 32);
     peer_engine_digest(&r->engine, digest);
     if (v->common.json) {
         json_t *o = json_pack(
             "{s:o, s:s, s:s, s:I, s:I, s:I, s:I}", "run_id", peer_json_hex(r->manifest.run_id, 32),
-            "digest", digest, "frontier_digest", hex, "step", (json_int_t)clock.step, "records",
+            "digest", digest, "frontier_digest", hex, "step", (json_int_t)step, "records",
             (json_int_t)r->loaded.records, "segments", (json_int_t)r->loaded.segments, "refused",
             (json_int_t)r->loaded.refused);
         if (v->out)
@@ -85,7 +84,7 @@ static int report(const struct values *v, const struct replay *r)
     }
     printf("digest    %s\nfrontier  %s\nstep      %" PRIu64 "\nrecords   %" PRIu64 " in %" PRIu64
            " segments\n",
-           digest, hex, clock.step, r->loaded.records, r->loaded.segments);
+           digest, hex, step, r->loaded.records, r->loaded.segments);
     if (r->loaded.refused)
         printf("refused   %" PRIu64 " segments that are not valid\n", r->loaded.refused);
     if (v->out)

@@ -179,7 +179,7 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
     s->host.off_on_battery = v->battery && strcmp(v->battery, "never") == 0;
     if (v->hours)
         TRY(peer_host_hours(&s->host, v->hours, why));
-    TRY(peer_host_apply(&s->host, why));
+    TRY(peer_host_apply(&s->host, v->flags.threads ? (size_t)v->flags.threads : peer_threads_default(), why));
     for (size_t i = 0; i < v->connect.n; i++)
         s->connect[s->n_connect++] = v->connect.items[i];
     TRY(peer_home_open(&s->home, v->common.home, true, why));
@@ -279,7 +279,7 @@ static const struct peer_option options[] = {
     {"linger", PEER_F64, AT(linger), "SECONDS", "quiet time before leaving at the last step (default: 2)", 0, 86400},
     {"drain", PEER_F64, AT(drain), "SECONDS", "at most this long for neighbours to catch up at the end (default: 60)", 0, 86400},
     {"nice", PEER_U64, AT(host.nice), "LEVEL", "give way to other programs: 1 to 19 (default: as started)", 1, 19},
-    {"max-memory", PEER_U64, AT(host.memory_mb), "MB", "the kernel refuses more; measuring calls shrink (default: no limit)", 64, 1e9},
+    {"max-memory", PEER_U64, AT(host.memory_mb), "MB", "the kernel refuses more (some MB per thread inside BLAS come on top); measuring calls shrink (default: no limit)", 64, 1e9},
     {"max-upload", PEER_U64, AT(host.upload), "KB/S", "kilobytes a second sent to all peers together (default: no limit)", 16, 1e9},
     {"max-download", PEER_U64, AT(host.download), "KB/S", "the same for what is received (default: no limit)", 16, 1e9},
     {"only-idle", PEER_FLAG, AT(host.only_idle), NULL, "measure only while other programs leave this machine alone", 0, 0},

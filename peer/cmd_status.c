@@ -4,6 +4,7 @@
 #include "peer/home.h"
 #include "peer/json_out.h"
 #include "peer/options.h"
+#include "peer/status_manual.h"
 #include "peer/watch.h"
 #include <math.h>
 #include <signal.h>
@@ -30,7 +31,6 @@ static enum err stopped(const struct peer_home *h, json_t **out, struct err_why 
 {
     struct peer_home_state s;
     struct net_identity self = {.sk = NULL};
-    struct net_clock clock;
     uint8_t frontier[32];
     char hex[65];
     void *saved = NULL;
@@ -42,7 +42,6 @@ static enum err stopped(const struct peer_home *h, json_t **out, struct err_why 
         json_decref(o);
         o = json_object();
     }
-    net_gossip_clock(s.gossip, &clock);
     net_gossip_frontier_digest(s.gossip, NET_ALL, frontier);
     net_hex(hex, frontier, 32);
     const char *known = json_string_value(json_object_get(o, "frontier_digest"));
@@ -50,8 +49,8 @@ static enum err stopped(const struct peer_home *h, json_t **out, struct err_why 
         json_object_set_new(o, "digest", json_null());
         json_object_set_new(o, "frontier_digest", json_string(hex));
     }
-    if (!s.manifest.net.sync)
-        json_object_set_new(o, "step", json_integer((json_int_t)clock.step));
+    if (!s.manifest.net.sync || !json_object_get(o, "step")) /* in sync runs it was the peer's own round */
+        json_object_set_new(o, "step", json_integer((json_int_t)peer_run_step(s.gossip, &s.manifest)));
     json_t *records = json_object_get(o, "records");
     if (!records) {
         records = json_object();
@@ -75,6 +74,8 @@ static enum err stopped(const struct peer_home *h, json_t **out, struct err_why 
     json_object_set_new(o, "records_per_s", json_real(0));
     json_object_set_new(o, "peers", json_array());
     json_object_set_new(o, "uptime_s", json_real(0));
+    json_object_set_new(o, "paused_until", json_null());
+    json_object_set_new(o, "time_left_s", json_null());
     static const char *const unknown[] = {"loss", "digest", "bytes"};
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
         if (!json_object_get(o, unknown[i]))
@@ -134,60 +135,135 @@ static void span(char out[32], double s)
         snprintf(out, 32, "%.1f h", s / 3600);
 }
 
+/* Linked peers in columns; then the addresses that lead to nobody, each with the reason. */
 static void print_peers(FILE *out, const json_t *peers)
 {
-    if (json_array_size(peers) == 0) {
-        fprintf(out, "\n  no peers connected\n");
-        return;
-    }
-    fprintf(out, "\n  %-10s %-24s %-4s %12s %9s %10s %10s  %s\n", "peer", "address", "dir", "records", "seen", "sent", "received", "state");
+    size_t linked = 0, failed = 0;
     for (size_t i = 0; i < json_array_size(peers); i++) {
         const json_t *p = json_array_get(peers, i);
-        char seen[32], sent[32], received[32];
-        span(seen, number(p, "last_seen_s"));
+        char sent[32], received[32], rtt[32] = "-", lag[32] = "-";
+        const double silent = number(p, "last_seen_s");
+        if (!json_is_string(json_object_get(p, "id")))
+            continue;
+        if (linked++ == 0)
+            fprintf(out, "peers\n  %-8s  %-21s %-3s %8s %6s %7s %8s %8s\n", "id", "address", "dir", "records", "lag", "rtt", "sent", "received");
+        if (isfinite(number(p, "rtt_ms")))
+            snprintf(rtt, sizeof rtt, number(p, "rtt_ms") < 0.1 ? "<0.1 ms" : number(p, "rtt_ms") < 9.95 ? "%.1f ms" : "%.0f ms",
+                     number(p, "rtt_ms"));
+        if (isfinite(number(p, "lag_steps")))
+            snprintf(lag, sizeof lag, "%.0f", number(p, "lag_steps"));
         amount(sent, number(p, "sent"), "B");
         amount(received, number(p, "received"), "B");
-        fprintf(out, "  %-10.8s %-24.24s %-4s %12.0f %9s %10s %10s  %s\n", text(p, "id"), text(p, "address"), text(p, "direction"),
-               number(p, "records"), seen, sent, received, text(p, "state"));
+        fprintf(out, "  %-8.8s  %-21.39s %-3s %8.0f %6s %7s %8s %8s\n", text(p, "id"), text(p, "address"), text(p, "direction"),
+                number(p, "records"), lag, rtt, sent, received);
+        if (silent > 20) /* a live one is asked after 15 s */
+            fprintf(out, "            silent for %.0f s\n", silent);
     }
+    if (linked == 0)
+        fprintf(out, "peers  none connected\n");
+    for (size_t i = 0; i < json_array_size(peers); i++) {
+        const json_t *p = json_array_get(peers, i);
+        if (json_is_string(json_object_get(p, "id")))
+            continue;
+        if (failed++ == 0)
+            fprintf(out, "not reached, tried again for ever\n");
+        fprintf(out, "  %s: %s\n", text(p, "address"), text(p, "state"));
+    }
+}
+
+static void print_why(FILE *out, const json_t *o)
+{
+    const double until = number(o, "paused_until");
+    char when[32], left[32];
+    if (!isfinite(until) || strncmp(text(o, "why"), "paused", 6) != 0) {
+        fprintf(out, "  because       %s\n", text(o, "why"));
+        return;
+    }
+    const time_t at = (time_t)until;
+    const double s = until - (double)time(NULL);
+    struct tm tm;
+    (void)strftime(when, sizeof when, s < 43200 ? "%H:%M:%S" : "%Y-%m-%d %H:%M", localtime_r(&at, &tm));
+    span(left, s > 0 ? s : 0);
+    fprintf(out, "  because       paused until %s, %s from now (onebyte resume goes on)\n", when, left);
+}
+
+static void print_run(FILE *out, const json_t *o)
+{
+    const json_t *agreement = json_object_get(o, "agreement"), *checkpoint = json_object_get(o, "checkpoint");
+    const double step = number(o, "step"), steps = number(o, "steps"), left = number(o, "time_left_s");
+    char a[32];
+    fprintf(out, "run %s%s%.16s\n", text(o, "name"), text(o, "name")[0] ? "  " : "", text(o, "run_id"));
+    fprintf(out, "  step          %.0f of %.0f (%.1f %%)", step, steps, steps > 0 ? 100 * step / steps : 0);
+    span(a, left);
+    fprintf(out, isfinite(left) && left > 0 ? ", about %s left\n" : "\n", a);
+    if (isfinite(number(o, "loss")))
+        fprintf(out, "  loss          %.5f (this machine's latest examples)\n", number(o, "loss"));
+    if (number(o, "machines") > 0)
+        fprintf(out, "  machines      %.0f have contributed\n", number(o, "machines"));
+    fprintf(out, "  digest        %s\n", text(o, "digest"));
+    if (number(agreement, "links") > 0)
+        fprintf(out, "  agreement     %.0f of %.0f neighbours hold exactly the same records now\n", number(agreement, "agree"),
+               number(agreement, "links"));
+    if (json_is_object(checkpoint))
+        fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
+}
+
+static void print_host(FILE *out, const json_t *o)
+{
+    const double celsius = number(o, "temperature_c"), throttled = number(o, "throttled"), threads = number(o, "threads");
+    char speed[32], memory[32], up[32];
+    amount(speed, number(o, "records_per_s"), "gradients/s");
+    amount(memory, number(o, "memory"), "B");
+    span(up, number(o, "uptime_s"));
+    fprintf(out, "  speed         %s: batch %.0f, %.0f thread%s on %s (%s)\n", speed, number(o, "batch"), threads, threads == 1 ? "" : "s",
+            text(o, "device"), text(o, "kernels"));
+    fprintf(out, "  host          %s memory, up %s", memory, up);
+    if (isfinite(celsius))
+        fprintf(out, ", CPU %.0f C", celsius);
+    if (throttled > 0)
+        fprintf(out, ", slowed down by heat %.0f times", throttled);
+    fprintf(out, "\n  listening     %s", json_is_string(json_object_get(o, "listen")) ? text(o, "listen") : "no: it only dials out");
+    if (isfinite(number(o, "metrics")))
+        fprintf(out, ", page on http://127.0.0.1:%.0f/", number(o, "metrics"));
+    fprintf(out, "\n");
+}
+
+static void print_traffic(FILE *out, const json_t *bytes)
+{
+    char sent[32], received[32], now[32];
+    amount(sent, number(bytes, "sent"), "B");
+    amount(received, number(bytes, "received"), "B");
+    fprintf(out, "  traffic       %s sent, %s received", sent, received);
+    amount(now, number(bytes, "per_s"), "B/s");
+    if (isfinite(number(bytes, "per_s")))
+        fprintf(out, ", now %s", now);
+    fprintf(out, "\n");
+    if (!isfinite(number(bytes, "per_record")))
+        return;
+    fprintf(out, "  per gradient  %.2f bytes", number(bytes, "per_record"));
+    if (isfinite(number(bytes, "per_record_now")))
+        fprintf(out, ", now %.2f", number(bytes, "per_record_now"));
+    if (isfinite(number(bytes, "segment_per_record")))
+        fprintf(out, " (%.2f in segments)", number(bytes, "segment_per_record"));
+    fprintf(out, "\n");
 }
 
 static void print_table(FILE *out, const json_t *o)
 {
-    const json_t *records = json_object_get(o, "records"), *bytes = json_object_get(o, "bytes");
-    const json_t *agreement = json_object_get(o, "agreement");
-    const double step = number(o, "step"), steps = number(o, "steps");
-    char a[32], b[32], c[32];
-    fprintf(out, "run %s  %s\n", text(o, "name"), text(o, "run_id"));
-    fprintf(out, "  step          %.0f of %.0f (%.1f %%)\n", step, steps, steps > 0 ? 100 * step / steps : 0);
-    if (isfinite(number(o, "loss")))
-        fprintf(out, "  loss          %.5f (this machine's latest examples)\n", number(o, "loss"));
-    fprintf(out, "  digest        %s\n", text(o, "digest"));
-    if (agreement)
-        fprintf(out, "  agreement     %.0f of %.0f neighbours hold exactly the same records\n", number(agreement, "agree"),
-               number(agreement, "links"));
-    const json_t *checkpoint = json_object_get(o, "checkpoint");
-    if (json_is_object(checkpoint))
-        fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
-    fprintf(out, "machine %.8s  %s\n", text(o, "machine_id"), json_is_true(json_object_get(o, "contributing")) ? "contributing" : "not contributing");
-    if (!json_is_true(json_object_get(o, "contributing")))
-        fprintf(out, "  because       %s\n", text(o, "why"));
-    fprintf(out, "  records       %.0f own, %.0f folded\n", number(records, "own"), number(records, "folded"));
-    if (json_is_true(json_object_get(o, "running"))) {
-        amount(a, number(o, "records_per_s"), "gradients/s");
-        amount(b, number(o, "memory"), "B");
-        span(c, number(o, "uptime_s"));
-        fprintf(out, "  speed         %s, batch %.0f, %.0f threads on %s (%s)\n", a, number(o, "batch"), number(o, "threads"),
-               text(o, "device"), text(o, "kernels"));
-        fprintf(out, "  memory        %s, up %s, listening on %s\n", b, c, text(o, "listen"));
-    }
-    amount(a, number(bytes, "sent"), "B");
-    amount(b, number(bytes, "received"), "B");
-    fprintf(out, "  traffic       %s sent, %s received", a, b);
-    if (isfinite(number(bytes, "per_record")))
-        fprintf(out, ", %.2f bytes per gradient (%.2f in segments)", number(bytes, "per_record"), number(bytes, "segment_per_record"));
-    fprintf(out, "\n");
-    if (json_is_true(json_object_get(o, "running")))
+    const json_t *records = json_object_get(o, "records");
+    const bool running = json_is_true(json_object_get(o, "running")), contributing = json_is_true(json_object_get(o, "contributing"));
+    print_run(out, o);
+    fprintf(out, "machine %.8s  %s\n", text(o, "machine_id"), contributing ? "contributing" : "not contributing");
+    if (!contributing)
+        print_why(out, o);
+    fprintf(out, "  records       %.0f own", number(records, "own"));
+    if (isfinite(number(o, "share")))
+        fprintf(out, " (%.1f %% of the run)", 100 * number(o, "share"));
+    fprintf(out, ", %.0f folded\n", number(records, "folded"));
+    if (running)
+        print_host(out, o);
+    print_traffic(out, json_object_get(o, "bytes"));
+    if (running)
         print_peers(out, json_object_get(o, "peers"));
 }
 
@@ -306,7 +382,11 @@ const struct peer_command peer_cmd_status = {
     .name = "status",
     .args = "",
     .summary = "run, progress, this machine, its peers, and why it does not contribute",
-    .details = "With no peer running in the home it reports the last state from the ledger (running: false).",
+    .details = "With no peer running in the home it reports the last state from the ledger (running: false). lag: steps since a "
+               "peer's newest record; rtt: round trip. The manual page describes every field of --json.",
+    .manual_title = "JSON",
+    .manual = peer_status_manual,
+    .n_manual = PEER_STATUS_MANUAL,
     .options = options,
     .n_options = ARRAY_LEN(options),
     .values_bytes = sizeof(struct values),

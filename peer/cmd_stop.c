@@ -3,8 +3,13 @@
 #include "peer/home.h"
 #include "peer/json_out.h"
 #include "peer/options.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+extern const struct peer_command peer_cmd_pause;
 
 struct values {
     struct peer_common common;
@@ -52,17 +57,48 @@ static int stop(void *values, const char *const *args, size_t n_args)
     return done(v, reply, "stopped");
 }
 
+/* "2h", "30m", "90s", "1d12h", or seconds: *out in seconds. */
+static enum err duration(double *out, const char *text, struct err_why *why)
+{
+    static const char units[] = "smhd";
+    static const double each[] = {1, 60, 3600, 86400};
+    double total = 0;
+    for (const char *p = text; *p;) {
+        char *end = NULL;
+        errno = 0;
+        const unsigned long long n = *p >= '0' && *p <= '9' ? strtoull(p, &end, 10) : ULLONG_MAX;
+        const char *unit = end && *end ? strchr(units, *end) : NULL;
+        if (!end || errno || (*end && !unit)) {
+            total = -1;
+            break;
+        }
+        total += (double)n * each[unit ? unit - units : 0];
+        p = unit ? end + 1 : end;
+    }
+    if (total < 1 || total > 1e8)
+        return err_set(why, ERR_RANGE, "pause takes a duration such as 2h, 30m, 90s or 1h30m, not '%s'", text);
+    *out = total;
+    return ERR_OK;
+}
+
 static int pause_run(void *values, const char *const *args, size_t n_args)
 {
-    const struct values *v = values;
+    struct values *v = values;
     struct peer_home home;
     struct err_why why = {{0}};
     json_t *reply = NULL;
-    (void)args;
-    (void)n_args;
+    if (n_args && duration(&v->seconds, args[0], &why) != ERR_OK)
+        return peer_usage(&peer_cmd_pause, &why);
     if (call(v, &home, json_pack("{s:s, s:f}", "op", "pause", "seconds", v->seconds), &reply, &why) != ERR_OK)
         return peer_fail(&why);
-    return done(v, reply, "paused: it keeps folding and relaying");
+    char text[128] = "paused until onebyte resume: it keeps folding and relaying";
+    if (v->seconds > 0) {
+        const time_t until = time(NULL) + (time_t)v->seconds;
+        struct tm tm;
+        (void)strftime(text, sizeof text, v->seconds < 43200 ? "paused until %H:%M:%S: it keeps folding and relaying"
+                       : "paused until %Y-%m-%d %H:%M: it keeps folding and relaying", localtime_r(&until, &tm));
+    }
+    return done(v, reply, text);
 }
 
 static int resume(void *values, const char *const *args, size_t n_args)
@@ -86,9 +122,6 @@ static void stop_defaults(void *values)
 static const struct peer_option stop_options[] = {
     {"wait", PEER_F64, offsetof(struct values, wait), "SECONDS", "how long to wait for the peer to end (default: 60)", 0, 86400},
 };
-static const struct peer_option pause_options[] = {
-    {"seconds", PEER_F64, offsetof(struct values, seconds), "SECONDS", "resume by itself after this time (default: never)", 0.001, 1e8},
-};
 
 const struct peer_command peer_cmd_stop = {
     .name = "stop",
@@ -103,10 +136,10 @@ const struct peer_command peer_cmd_stop = {
 
 const struct peer_command peer_cmd_pause = {
     .name = "pause",
-    .args = "",
+    .args = "[DURATION]",
+    .args_max = 1,
     .summary = "stop measuring for a while; the peer keeps folding and relaying",
-    .options = pause_options,
-    .n_options = ARRAY_LEN(pause_options),
+    .details = "DURATION: 90s, 30m, 2h, 1d or 1h30m; without one until onebyte resume. A restarted peer is not paused.",
     .values_bytes = sizeof(struct values),
     .run = pause_run,
 };

@@ -1,6 +1,7 @@
 /* The net actor's start, loop and end. */
 #include "peer/daemon_in.h"
 #include "peer/log.h"
+#include "peer/notify.h"
 #include <errno.h>
 #include <onebyte/base/bytes.h>
 #include <poll.h>
@@ -102,6 +103,7 @@ static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wi
     take_actions(l);
     while (l->fold && peer_pipe_bytes(l->d->to_compute) > DAEMON_PIPE_BYTES)
         usleep(2000);
+    peer_notify_alive(daemon_now());
     return true;
 }
 
@@ -248,6 +250,7 @@ static enum err start(struct daemon *d, struct err_why *why)
     d->paused = d->o.paused;
     if (d->o.host)
         d->host.limits = *d->o.host;
+    (void)peer_host_throttled("", &d->throttled_at_start);
     d->signals = -1;
     d->started_ns = daemon_now();
     daemon_snap_start(d);
@@ -387,8 +390,10 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
-    if (d->paused && d->paused_until_ns && now >= d->paused_until_ns)
+    if (d->paused && d->paused_until_ns && now >= d->paused_until_ns) {
         d->paused = false;
+        peer_log(PEER_INFO, "resume", "reason=\"the pause is over\"");
+    }
     if (now - d->saved_ns >= flush_every_ns) {
         const bool save = (now - d->started_ns) / save_every_ns != (d->saved_ns - d->started_ns) / save_every_ns;
         d->saved_ns = now;
@@ -396,6 +401,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
             d->ledger_errors++;
         else if (now >= d->disk_retry_ns)
             d->disk_failed = false; /* the next own segment tells */
+        daemon_pace(d, now);
         daemon_redial(d);
         if (save)
             daemon_status_save(d);
@@ -444,6 +450,7 @@ static void turn(struct daemon *d)
         fds[n_fds++] = peer_web_fd(d->web);
     struct net_event e;
     const uint64_t before = daemon_now(), debt = over_rate(d, before);
+    peer_notify_alive(before);
     if (debt) {
         rest(d, debt, fds, n_fds);
         return;
@@ -518,8 +525,11 @@ enum peer_daemon_end peer_daemon_run(const struct peer_daemon_options *o, json_t
     enum peer_daemon_end end = PEER_END_FAILED;
     if (start(d, why) == ERR_OK) {
         log_started(d);
+        (void)peer_notify("READY=1\nSTATUS=taking part in the run");
         while (!d->quit)
             turn(d);
+        if (d->end != PEER_END_NEW_KEY)
+            (void)peer_notify("STOPPING=1\nSTATUS=leaving");
         if (d->end == PEER_END_FAILED)
             *why = d->why;
         end = d->end;

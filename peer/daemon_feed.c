@@ -7,6 +7,9 @@
 
 static const uint64_t adopt_ns = 10 * NS;      /* after start, before anything was sealed: our feed may still grow by itself */
 static const uint64_t drain_every_ns = NS;
+static const uint64_t disk_again_ns = 600 * NS; /* a full disk is said again */
+static const uint64_t disk_other_ns = 60 * NS;  /* the same for another reason */
+static const uint64_t disk_quiet_ns = 30 * NS;  /* a relay's batches succeeded for so long: it is well again */
 enum { FRONTIER_ENTRY = 80 };
 
 /* ---- to the compute actor ---- */
@@ -60,6 +63,14 @@ static uint32_t segment_max(const struct daemon *d)
     return d->o.segment_max ? d->o.segment_max : d->m->segment_max;
 }
 
+/* Of net_gossip_own_closed, for people. */
+static const char *const closed_words[] = {
+    "cut: this machine's feed was cut by the owner or forked",
+    "full: this machine's feed holds as many records as a feed may",
+    "table: more machines take part than a peer can follow",
+    "not admitted: the run's owner has not admitted this machine (onebyte admit --machine ID)",
+};
+
 const char *daemon_hold(struct daemon *d)
 {
     const char *closed = net_gossip_own_closed(d->gossip);
@@ -73,8 +84,9 @@ const char *daemon_hold(struct daemon *d)
         return "asking the neighbours for this machine's own feed";
     if (d->disk_failed)
         return "disk: the ledger cannot be written (full?)";
-    if (closed && strcmp(closed, "cut") == 0)
-        return "cut: this machine's feed was cut by the owner or forked";
+    for (size_t i = 0; closed && i < ARRAY_LEN(closed_words); i++)
+        if (strncmp(closed_words[i], closed, strlen(closed)) == 0)
+            return closed_words[i];
     if (closed)
         return closed;
     if (step < d->m->net.steps &&
@@ -132,17 +144,41 @@ static bool remember_sealed(struct daemon *d)
     return d->sealed_marked;
 }
 
-static bool store_own(struct daemon *d, const uint8_t *wire, size_t n, uint64_t first_seq)
+/* Tried again every five seconds; logged when it begins, when the reason changes, and every ten minutes. */
+void daemon_disk_bad(struct daemon *d, const char *why)
 {
-    if (remember_sealed(d) &&
-        net_ledger_append(d->ledger, d->self.id, first_seq, wire, n, true, daemon_unix_ms()) == ERR_OK)
-        return true;
-    if (!d->disk_failed)
-        peer_log(PEER_ERROR, "disk", "reason=\"%s\" consequence=\"not contributing until the ledger can be written\"",
-                 net_ledger_error(d->ledger));
+    const uint64_t now = daemon_now();
+    char quoted[sizeof d->disk_said];
     d->ledger_errors++;
     d->disk_failed = true;
-    d->disk_retry_ns = daemon_now() + 5 * NS;
+    d->disk_bad_ns = now;
+    d->disk_retry_ns = now + 5 * NS;
+    peer_log_quote(quoted, sizeof quoted, why);
+    if (d->disk_said_ns && now - d->disk_said_ns < (strcmp(quoted, d->disk_said) == 0 ? disk_again_ns : disk_other_ns))
+        return;
+    d->disk_said_ns = now;
+    memcpy(d->disk_said, quoted, sizeof quoted);
+    peer_log(PEER_ERROR, "disk", "reason=\"%s\" consequence=\"not contributing until the ledger can be written\"", quoted);
+}
+
+void daemon_disk_good(struct daemon *d, bool own)
+{
+    d->disk_failed = d->disk_failed && !own;
+    if (d->disk_said_ns == 0 || (!own && daemon_now() - d->disk_bad_ns < disk_quiet_ns))
+        return;
+    d->disk_failed = false;
+    d->disk_said_ns = 0;
+    peer_log(PEER_INFO, "disk", "reason=\"the ledger can be written again\"");
+}
+
+static bool store_own(struct daemon *d, const uint8_t *wire, size_t n, uint64_t first_seq)
+{
+    const bool remembered = remember_sealed(d);
+    if (remembered && net_ledger_append(d->ledger, d->self.id, first_seq, wire, n, true, daemon_unix_ms()) == ERR_OK) {
+        daemon_disk_good(d, true);
+        return true;
+    }
+    daemon_disk_bad(d, remembered ? net_ledger_error(d->ledger) : "the home cannot be written");
     return false;
 }
 

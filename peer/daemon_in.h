@@ -96,6 +96,7 @@ struct daemon {
     struct peer_control *control;
     struct peer_web *web;         /* NULL: off */
     struct peer_host host;
+    uint64_t throttled_at_start;
     struct peer_donor donor;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;
@@ -120,6 +121,8 @@ struct daemon {
     bool new_key;             /* never seal again */
     bool paused, disk_failed;
     uint64_t paused_until_ns, disk_retry_ns;
+    uint64_t disk_bad_ns, disk_said_ns; /* when it failed last; when the log was told, 0: it was not, or all is well again */
+    char disk_said[128];
     bool adopted;             /* neighbours gave us segments of our own */
     bool own_stored;          /* the segment being sent was stored before gossip saw it */
     uint64_t own_sealed;      /* segments, this process */
@@ -140,6 +143,9 @@ struct daemon {
     size_t n_asks;
     uint64_t records_foreign, records_own, ledger_errors, send_failures, wire_bytes, wire_records;
     uint64_t saved_ns;
+    struct pace { /* what had passed at a moment: rates are differences */
+        uint64_t at_ns, step, bytes, records;
+    } pace[2]; /* the start of this window and of the one before */
     struct net_traffic traffic; /* in the end, when the transport is gone */
 
     /* the end */
@@ -171,6 +177,8 @@ void daemon_own_behind(struct daemon *d, const struct net_action *a);
 void daemon_new_key(struct daemon *d, const char *reason); /* the present key never seals again: ends the loop */
 void daemon_mark(struct daemon *d, bool force);
 const char *daemon_hold(struct daemon *d); /* why nothing may be measured; NULL: go on */
+void daemon_disk_bad(struct daemon *d, const char *why);
+void daemon_disk_good(struct daemon *d, bool own); /* own: on the disk for sure, not only in a batch */
 void daemon_finish(struct daemon *d);      /* at the last step: drain, then quit */
 
 /* daemon_round.c */
@@ -199,6 +207,7 @@ void daemon_snap_free(struct daemon *d);
 const char *daemon_snap_why(const struct daemon *d); /* why the state is not built yet; NULL: it is */
 
 /* daemon_status.c */
+void daemon_pace(struct daemon *d, uint64_t now_ns); /* about once a second */
 json_t *daemon_status(const struct daemon *d);
 void daemon_request(struct daemon *d, json_t *request, uint64_t client);
 void daemon_answer_asks(struct daemon *d, bool fresh); /* fresh: all; else those that waited long enough */

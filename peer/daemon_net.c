@@ -258,16 +258,10 @@ static void store(struct daemon *d, const struct net_action *a)
     if (own && d->own_stored)
         return; /* daemon_sealed did, before gossip saw it */
     if (net_ledger_append(d->ledger, a->machine, a->segment->first_seq, a->frame, a->frame_bytes, own, daemon_unix_ms()) == ERR_OK) {
-        if (d->disk_failed)
-            peer_log(PEER_INFO, "disk", "reason=\"the ledger can be written again\"");
-        d->disk_failed = false;
+        daemon_disk_good(d, false);
         return;
     }
-    d->ledger_errors++;
-    if (!d->disk_failed)
-        peer_log(PEER_ERROR, "disk", "reason=\"the ledger cannot be written (disk full?); not contributing until it can\"");
-    d->disk_failed = true;
-    d->disk_retry_ns = daemon_now() + 5 * NS;
+    daemon_disk_bad(d, net_ledger_error(d->ledger));
 }
 
 static void carry_out(struct daemon *d, const struct net_action *a)

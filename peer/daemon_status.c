@@ -4,6 +4,7 @@
 #include "peer/log.h"
 #include "peer/options.h"
 #include <inttypes.h>
+#include <math.h>
 #include <onebyte/net/control.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,39 @@ static uint64_t feed_count(const struct daemon *d, const uint8_t machine[32])
     return net_gossip_feed(d->gossip, machine, &e) ? e.count : 0;
 }
 
+/* Records of everybody that count, and this machine's part of them by weight; steps between a machine's newest record and now. */
+static double share(const struct daemon *d)
+{
+    struct net_feed_view v;
+    struct net_clock c;
+    net_gossip_clock(d->gossip, &c);
+    const double all = ldexp((double)c.hi, 64) + (double)c.lo;
+    for (size_t i = 0; all > 0 && net_gossip_feed_at(d->gossip, i, &v); i++)
+        if (memcmp(v.entry.machine, d->self.id, 32) == 0)
+            return (double)v.weight / all;
+    return 0;
+}
+
+static json_t *lag_steps(const struct daemon *d, const uint8_t machine[32])
+{
+    struct net_feed_view v;
+    const uint64_t step = daemon_progress(d);
+    for (size_t i = 0; net_gossip_feed_at(d->gossip, i, &v); i++)
+        if (memcmp(v.entry.machine, machine, 32) == 0)
+            return v.entry.count ? integer(step > v.last_step ? step - v.last_step : 0) : json_null();
+    return json_null();
+}
+
+/* Machines whose feed holds records. */
+static uint64_t machines(const struct daemon *d)
+{
+    struct net_feed_view v;
+    uint64_t n = 0;
+    for (size_t i = 0; net_gossip_feed_at(d->gossip, i, &v); i++)
+        n += v.entry.count > 0;
+    return n;
+}
+
 static json_t *peers(const struct daemon *d)
 {
     json_t *list = json_array();
@@ -45,6 +79,7 @@ static json_t *peers(const struct daemon *d)
         json_object_set_new(p, "direction", json_string(l.outgoing ? "out" : "in"));
         json_object_set_new(p, "state", json_string("connected"));
         json_object_set_new(p, "records", integer(feed_count(d, l.machine)));
+        json_object_set_new(p, "lag_steps", lag_steps(d, l.machine));
         json_object_set_new(p, "last_seen_s", peer_json_real(l.silent_ms / 1000.0));
         json_object_set_new(p, "rtt_ms", l.rtt_us ? peer_json_real(l.rtt_us / 1000.0) : json_null());
         json_object_set_new(p, "sent", integer(l.sent));
@@ -61,16 +96,56 @@ static json_t *peers(const struct daemon *d)
         json_object_set_new(p, "state", json_string(v.reason));
         json_object_set_new(p, "records", json_integer(0));
         json_object_set_new(p, "last_seen_s", json_null());
+        json_object_set_new(p, "failures", integer(v.failures));
         json_array_append_new(list, p);
     }
     return list;
 }
 
-static json_t *traffic(const struct daemon *d)
+/* ---- rates: over the last one to two minutes ---- */
+
+static const uint64_t window_ns = 60 * NS;
+
+static struct net_traffic traffic_now(const struct daemon *d)
 {
     struct net_traffic t = d->traffic;
     if (d->transport)
         net_transport_traffic(d->transport, &t);
+    return t;
+}
+
+static struct pace pace_now(const struct daemon *d, uint64_t now_ns)
+{
+    const struct net_traffic t = traffic_now(d);
+    return (struct pace){.at_ns = now_ns, .step = daemon_progress(d), .bytes = t.sent + t.received,
+                         .records = d->records_own + d->records_foreign};
+}
+
+void daemon_pace(struct daemon *d, uint64_t now_ns)
+{
+    if (d->pace[0].at_ns != 0 && now_ns - d->pace[0].at_ns < window_ns)
+        return;
+    d->pace[1] = d->pace[0];
+    d->pace[0] = pace_now(d, now_ns);
+    if (d->pace[1].at_ns == 0)
+        d->pace[1] = d->pace[0];
+}
+
+/* s to the last step at the present speed; NaN: it does not move, or nothing is known yet. */
+static double time_left(const struct daemon *d)
+{
+    const struct pace now = pace_now(d, daemon_now()), *then = &d->pace[1];
+    if (now.step >= d->m->net.steps)
+        return 0;
+    if (then->at_ns == 0 || now.step <= then->step)
+        return NAN;
+    return (double)(d->m->net.steps - now.step) * ((double)(now.at_ns - then->at_ns) / (double)NS) / (double)(now.step - then->step);
+}
+
+static json_t *traffic(const struct daemon *d)
+{
+    const struct net_traffic t = traffic_now(d);
+    const struct pace now = pace_now(d, daemon_now()), *then = &d->pace[1];
     const uint64_t records = d->records_own + d->records_foreign;
     json_t *b = json_object();
     json_object_set_new(b, "sent", integer(t.sent));
@@ -78,6 +153,10 @@ static json_t *traffic(const struct daemon *d)
     /* everything on this machine's wires, over the records that passed: own ones sent, others' received */
     json_object_set_new(b, "per_record",
                         records ? peer_json_real((double)(t.sent + t.received) / (double)records) : json_null());
+    const uint64_t lately = then->at_ns ? now.records - then->records : 0;
+    json_object_set_new(b, "per_record_now", lately ? peer_json_real((double)(now.bytes - then->bytes) / (double)lately) : json_null());
+    json_object_set_new(b, "per_s", then->at_ns && now.at_ns > then->at_ns ? peer_json_real((double)(now.bytes - then->bytes) /
+                        ((double)(now.at_ns - then->at_ns) / (double)NS)) : json_null());
     /* the segments themselves: codes, headers, signatures */
     json_object_set_new(b, "segment_per_record",
                         d->wire_records ? peer_json_real((double)d->wire_bytes / (double)d->wire_records) : json_null());
@@ -93,7 +172,7 @@ static void figures(const struct daemon *d, json_t *s)
     json_object_set_new(s, "digest", d->figures_known ? json_string(digest) : json_null());
     json_object_set_new(s, "digest_verified", json_boolean(f->digest_full));
     json_object_set_new(s, "frontier_digest", d->figures_known ? peer_json_hex(f->frontier_digest, 32) : json_null());
-    json_object_set_new(s, "records_per_s", peer_json_real(d->figures_known ? f->records_per_s : 0));
+    json_object_set_new(s, "records_per_s", peer_json_real(d->figures_known && !f->why[0] ? f->records_per_s : 0));
     json_object_set_new(s, "folded_per_s", peer_json_real(d->figures_known ? f->folded_per_s : 0));
     json_object_set_new(s, "batch", integer(f->batch));
     json_object_set_new(s, "voids", integer(f->voids));
@@ -116,12 +195,36 @@ static json_t *checkpoint(const struct daemon *d)
     return o;
 }
 
+static void machine(const struct daemon *d, json_t *s)
+{
+    const struct peer_engine *e = d->o.engine;
+    uint64_t throttled = 0;
+    json_object_set_new(s, "device", json_string("cpu"));
+    json_object_set_new(s, "kernels", json_string(zo_kernels_name(e->kernels)));
+    json_object_set_new(s, "threads", integer(zo_pool_threads(e->pool)));
+    json_object_set_new(s, "memory", integer(resident_bytes()));
+    json_object_set_new(s, "memory_mode", json_string(d->o.memory ? d->o.memory : "auto"));
+    json_object_set_new(s, "temperature_c", peer_json_real(peer_host_temperature("")));
+    json_object_set_new(s, "throttled", peer_host_throttled("", &throttled) ? integer(throttled - d->throttled_at_start) : json_null());
+    json_object_set_new(s, "ledger_errors", integer(d->ledger_errors));
+    json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
+    json_object_set_new(s, "pid", json_integer(getpid()));
+}
+
+/* When a pause ends by itself, in seconds since 1970. */
+static json_t *paused_until(const struct daemon *d)
+{
+    const uint64_t now = daemon_now();
+    if (!d->paused || d->paused_until_ns <= now)
+        return json_null();
+    return json_integer((json_int_t)(daemon_unix_ms() + (int64_t)((d->paused_until_ns - now) / 1000000)) / 1000);
+}
+
 json_t *daemon_status(const struct daemon *d)
 {
     json_t *s = json_object(), *records = json_object(), *agreement = json_object();
     size_t agree = 0, links = 0;
     const char *bound = d->transport ? net_transport_listening(d->transport) : NULL;
-    const struct peer_engine *e = d->o.engine;
     net_gossip_agreement(d->gossip, &agree, &links);
     json_object_set_new(s, "version", json_integer(1));
     json_object_set_new(s, "running", json_true());
@@ -133,24 +236,22 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "step", integer(daemon_progress(d)));
     json_object_set_new(s, "steps", integer(d->m->net.steps));
     json_object_set_new(s, "finished", json_boolean(daemon_progress(d) >= d->m->net.steps));
+    json_object_set_new(s, "time_left_s", peer_json_real(time_left(d)));
     json_object_set_new(records, "own", integer(feed_count(d, d->self.id)));
     json_object_set_new(records, "folded", integer(d->figures.folded));
     json_object_set_new(records, "measured", integer(d->figures.measured));
     json_object_set_new(s, "records", records);
+    json_object_set_new(s, "share", peer_json_real(share(d)));
+    json_object_set_new(s, "machines", integer(machines(d)));
     figures(d, s);
+    json_object_set_new(s, "paused_until", paused_until(d));
     json_object_set_new(s, "bytes", traffic(d));
     json_object_set_new(agreement, "agree", integer(agree));
     json_object_set_new(agreement, "links", integer(links));
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "peers", peers(d));
-    json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
-    json_object_set_new(s, "device", json_string("cpu"));
-    json_object_set_new(s, "kernels", json_string(zo_kernels_name(e->kernels)));
-    json_object_set_new(s, "threads", integer(zo_pool_threads(e->pool)));
-    json_object_set_new(s, "memory", integer(resident_bytes()));
-    json_object_set_new(s, "memory_mode", json_string(d->o.memory ? d->o.memory : "auto"));
-    json_object_set_new(s, "pid", json_integer(getpid()));
+    machine(d, s);
     return s;
 }
 
@@ -202,6 +303,10 @@ static void pause_for(struct daemon *d, const json_t *request)
     const double seconds = json_number_value(json_object_get(request, "seconds"));
     d->paused = true;
     d->paused_until_ns = seconds > 0 && seconds < 1e9 ? daemon_now() + (uint64_t)(seconds * (double)NS) : 0;
+    if (d->paused_until_ns)
+        peer_log(PEER_INFO, "pause", "seconds=%.0f", seconds);
+    else
+        peer_log(PEER_INFO, "pause", "reason=\"until onebyte resume\"");
 }
 
 /* The owner's signed event, as `retract` makes it: checked like one from the network, then stored and sent. */
@@ -238,6 +343,8 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
     } else if (strcmp(op, "pause") == 0) {
         pause_for(d, request);
     } else if (strcmp(op, "resume") == 0) {
+        if (d->paused)
+            peer_log(PEER_INFO, "resume", "reason=\"asked by onebyte resume\"");
         d->paused = false;
     } else if (strcmp(op, "control") == 0) {
         error = take_control(d, request);

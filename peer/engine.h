@@ -102,6 +102,9 @@ NODISCARD enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *l, 
                                     struct peer_engine *e, bool (*go_on)(void *ctx, uint64_t done, uint64_t total),
                                     void *ctx, struct peer_loaded *out, struct err_why *why);
 
+/* How far the run is by what is loaded: the clock's step; in sync runs the rounds, as far as anybody has measured. */
+uint64_t peer_run_step(const struct net_gossip *g, const struct peer_manifest *m);
+
 /* Exactly what a checkpoint names ("last" or its number), also after cuts: segments of the live chains and those kept aside,
  * then both hashes of the owner's signed event are compared.  home: where frontiers are kept. */
 NODISCARD enum err peer_load_checkpoint(struct net_gossip *g, struct net_ledger *l, const struct peer_home *home,

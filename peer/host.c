@@ -1,7 +1,11 @@
 #include "peer/host.h"
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
+#include <math.h>
+#include <onebyte/zo/model.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -106,6 +110,69 @@ bool peer_host_ticks(const char *root, uint64_t *busy, uint64_t *total, uint64_t
     return true;
 }
 
+/* Is this the name of a CPU's own sensor?  Boards and disks have sensors, too. */
+static bool is_cpu_sensor(const char *name)
+{
+    static const char *const names[] = {"x86_pkg_temp", "coretemp",    "k10temp",    "zenpower",
+                                        "cpu-thermal",  "cpu_thermal", "soc-thermal", "soc_thermal"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strncmp(name, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* The hottest of files of a class whose name says CPU; -INFINITY: none. */
+static double hottest(const char *root, const char *class, const char *name, const char *value)
+{
+    char dir[512], text[64];
+    double hot = -INFINITY;
+    (void)snprintf(dir, sizeof dir, "%s/sys/class/%s", root, class);
+    DIR *d = opendir(dir);
+    for (struct dirent *e = NULL; d && (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.')
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, name);
+        if (!is_cpu_sensor(text))
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, value);
+        char *end = NULL;
+        const double milli = strtod(text, &end);
+        if (end != text && milli > -50e3 && milli < 200e3 && milli / 1000 > hot)
+            hot = milli / 1000;
+    }
+    if (d)
+        closedir(d);
+    return hot;
+}
+
+double peer_host_temperature(const char *root)
+{
+    const double zone = hottest(root, "thermal", "type", "temp"),
+                 monitor = hottest(root, "hwmon", "name", "temp1_input"), hot = fmax(zone, monitor);
+    return isfinite(hot) ? hot : NAN;
+}
+
+bool peer_host_throttled(const char *root, uint64_t *events)
+{
+    char dir[512], text[64];
+    bool known = false;
+    (void)snprintf(dir, sizeof dir, "%s/sys/devices/system/cpu", root);
+    DIR *d = opendir(dir);
+    *events = 0;
+    for (struct dirent *e = NULL; d && (e = readdir(d)) != NULL;) {
+        if (strncmp(e->d_name, "cpu", 3) != 0 || e->d_name[3] < '0' || e->d_name[3] > '9')
+            continue;
+        first_line(text, sizeof text, dir, e->d_name, "thermal_throttle/core_throttle_count");
+        if (text[0] < '0' || text[0] > '9')
+            continue;
+        *events += strtoull(text, NULL, 10);
+        known = true;
+    }
+    if (d)
+        closedir(d);
+    return known;
+}
+
 /* Level of every thread there is: libraries start theirs before main, and only new ones inherit. */
 static enum err apply_nice(const struct peer_host_limits *l, struct err_why *why)
 {
@@ -123,13 +190,48 @@ static enum err apply_nice(const struct peer_host_limits *l, struct err_why *why
     return ERR_OK;
 }
 
-enum err peer_host_apply(const struct peer_host_limits *l, struct err_why *why)
+/* Private writable address space of this process, in bytes: what RLIMIT_DATA counts. */
+static uint64_t data_bytes(void)
 {
-    if (l->nice)
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f && fscanf(f, "%*u %*u %*u %*u %*u %llu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* OpenBLAS reserves 128 MB of address space for each thread that is inside it and touches a few; refused, it asks again for
+ * ever.  So all of it is reserved before there is a limit: for our workers, and for its own threads, which we leave idle. */
+static enum err reserve_blas(size_t threads, struct err_why *why)
+{
+    enum { MOST = 96 };
+    void *(*take)(int) = NULL, *found = dlsym(RTLD_DEFAULT, "blas_memory_alloc"), *held[MOST];
+    void (*give)(void *) = NULL;
+    TRY(zo_blas_start(why));
+    memcpy(&take, &found, sizeof take); /* as in zo/blas.c: POSIX promises that the bytes agree */
+    found = dlsym(RTLD_DEFAULT, "blas_memory_free");
+    memcpy(&give, &found, sizeof give);
+    const long cores = sysconf(_SC_NPROCESSORS_CONF);
+    size_t n = threads + 1 + (cores > 0 ? (size_t)cores : 1);
+    n = !take || !give ? 0 : n > MOST ? MOST : n; /* another BLAS: nothing known */
+    for (size_t i = 0; i < n; i++)
+        held[i] = take(0);
+    for (size_t i = 0; i < n; i++)
+        give(held[i]);
+    return ERR_OK;
+}
+
+enum err peer_host_apply(const struct peer_host_limits *l, size_t threads, struct err_why *why)
+{
+    if (l->memory_mb)
+        TRY(reserve_blas(threads, why));
+    if (l->nice) /* its threads as well */
         TRY(apply_nice(l, why));
     if (l->memory_mb) {
-        const struct rlimit r = {.rlim_cur = (rlim_t)l->memory_mb * 1000000,
-                                 .rlim_max = (rlim_t)l->memory_mb * 1000000};
+        const rlim_t limit = (rlim_t)(data_bytes() + l->memory_mb * 1000000);
+        const struct rlimit r = {.rlim_cur = limit, .rlim_max = limit};
         if (setrlimit(RLIMIT_DATA, &r) != 0)
             return err_set(why, ERR_IO, "--max-memory %d: %s", (int)l->memory_mb, strerror(errno));
     }

@@ -6,7 +6,8 @@
  * Rates    a bucket that may run into debt: it is filled at the rate, holds at most one second of it, and while it is in
  *          debt the net actor neither reads nor sends (TCP tells the other side).  Averages hold; single bursts are bounded
  *          by one event of the loop.
- * Memory   the kernel enforces it (RLIMIT_DATA): what would exceed it is refused, measuring calls shrink.
+ * Memory   the kernel enforces it (RLIMIT_DATA): what would exceed it is refused, measuring calls shrink.  What the process has
+ *          when the limit is set comes on top: it is address space of BLAS and stacks, of which a few MB a thread are used.
  * Threads  one.   Errors  what cannot be read counts as "no reason to stop". */
 #ifndef PEER_HOST_H
 #define PEER_HOST_H
@@ -40,8 +41,14 @@ bool peer_host_on_battery(const char *root);
 /* Ticks of all CPUs (busy, total) from root/proc/stat, and of this process; false: cannot be read. */
 bool peer_host_ticks(const char *root, uint64_t *busy, uint64_t *total, uint64_t *own);
 
-/* Nice level (every thread this process has by now) and memory limit.  ERR_IO: refused by the system. */
-NODISCARD enum err peer_host_apply(const struct peer_host_limits *l, struct err_why *why);
+/* The CPU's temperature in degrees Celsius, the hottest sensor that is known to be the CPU's (root/sys/class/thermal, hwmon);
+ * NaN: none here (virtual machines). */
+double peer_host_temperature(const char *root);
+/* How often any core slowed down because of heat since boot (root/sys/devices/system/cpu); false: this CPU does not say. */
+bool peer_host_throttled(const char *root, uint64_t *events);
+
+/* Nice level (every thread this process has by now) and memory limit.  threads: that will compute.  ERR_IO: refused by the system. */
+NODISCARD enum err peer_host_apply(const struct peer_host_limits *l, size_t threads, struct err_why *why);
 
 struct peer_bucket { /* bytes that may pass now; below 0: debt */
     double left;

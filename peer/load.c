@@ -173,6 +173,18 @@ enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger,
     return loading_end(&l, e, why);
 }
 
+uint64_t peer_run_step(const struct net_gossip *g, const struct peer_manifest *m)
+{
+    struct net_clock clock;
+    struct net_feed_view v;
+    uint64_t end = 0;
+    net_gossip_clock(g, &clock);
+    for (size_t i = 0; m->net.sync && net_gossip_feed_at(g, i, &v); i++)
+        if (v.entry.count > 0 && v.last_step >= end)
+            end = (uint64_t)v.last_step + 1;
+    return m->net.sync ? end : clock.step;
+}
+
 /* ---- checkpoints ---- */
 
 struct named {

@@ -247,10 +247,19 @@ void peer_options_man(const struct peer_command *c, FILE *out)
     fprintf(out, ".SH OPTIONS\n");
     const struct peer_option *o = NULL;
     for (size_t i = 0; (o = option_at(c, i)) != NULL; i++) {
-        fprintf(out, ".TP\n.B \\-\\-%s%s\n", o->name, strcmp(o->name, "help") == 0 ? ", \\-h" : "");
         if (o->value)
-            fprintf(out, ".I %s\n", o->value);
+            fprintf(out, ".TP\n.BI \"\\-\\-%s \" \"%s\"\n", o->name, o->value);
+        else
+            fprintf(out, ".TP\n.B \\-\\-%s%s\n", o->name, strcmp(o->name, "help") == 0 ? ", \\-h" : "");
         print_roff(out, o->help);
+    }
+    if (c->manual_title)
+        fprintf(out, ".SH %s\n", c->manual_title);
+    for (size_t j = 0; j < c->n_manual; j++) {
+        fputs(c->manual[j].name ? ".TP\n.B " : ".PP\n", out);
+        if (c->manual[j].name)
+            print_roff(out, c->manual[j].name);
+        print_roff(out, c->manual[j].text);
     }
     fprintf(out,
             ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage.\n.SH SEE ALSO\n.BR onebyte (1)\n");

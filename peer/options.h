@@ -42,6 +42,10 @@ struct peer_common {
     const char *home; /* NULL: not given, see peer_home_open */
 };
 
+struct peer_manual { /* name NULL: a paragraph */
+    const char *name, *text;
+};
+
 struct peer_command {
     const char *name;
     const char *args;    /* "MANIFEST|INVITE", "" if none */
@@ -53,6 +57,9 @@ struct peer_command {
     size_t values_bytes;            /* sizeof the values struct */
     void (*defaults)(void *values); /* called on the zeroed struct before parsing; NULL: all zero */
     int (*run)(void *values, const char *const *args, size_t n_args); /* exit code */
+    const char *manual_title;         /* one more section of the man page; NULL: none */
+    const struct peer_manual *manual; /* [n_manual] */
+    size_t n_manual;
 };
 
 /* values (values_bytes, zeroed here), args [PEER_ARGS_MAX] and *n_args <- argv [argc] (after the command's name).

@@ -160,6 +160,8 @@ static void panel(FILE *out, const struct peer_plot *p, int i)
     }
     if (i > 0)
         lo = 0; /* amounts start at zero; a loss need not */
+    if (i == 3)
+        hi = fmax(hi, 3.5); /* peers are whole: so are the marks */
     if (hi - lo < 1e-9 * fmax(fabs(hi), 1e-3))
         hi = lo + fmax(fabs(lo), 1);
     hi += 0.05 * (hi - lo);

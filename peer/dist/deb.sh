@@ -4,10 +4,13 @@ export LC_ALL=C
 here=$(dirname "$0")
 version=$(sed -n 's/^#define PEER_VERSION "\(.*\)"/\1/p' peer/options.h)
 arch=$(dpkg --print-architecture)
-root=build/deb
+build=${BUILD:-build}
+root=$build/deb
+# Whoever builds it, as Debian's own tools name them.
+maintainer="${DEBFULLNAME:-whoever built this package} <${DEBEMAIL:-packager@example.org}>"
 rm -rf "$root"
 PREFIX=/usr DESTDIR=$root BINARY=$BINARY sh "$here/install.sh"
-strip --strip-unneeded "$root/usr/bin/onebyte"
+strip --strip-unneeded --remove-section=.comment --remove-section=.note "$root/usr/bin/onebyte"
 gzip -9n "$root"/usr/share/man/man1/*
 mkdir -p "$root/usr/share/zsh/vendor-completions" "$root/DEBIAN" "$root/usr/share/doc/onebyte"
 mv "$root/usr/share/zsh/site-functions/_onebyte" "$root/usr/share/zsh/vendor-completions/"
@@ -17,12 +20,13 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: onebyte
 
 Files: *
-Copyright: the authors of onebyte
-License: see-source
- The terms are those of the source tree this package was built from.
+Copyright: 2026 the authors of onebyte
+License: none-stated
+ The authors have not stated a licence yet.  Ask the owner of the source tree
+ before you pass this package on.
 END
-printf 'onebyte (%s) unstable; urgency=medium\n\n  * Packaged from the source tree.\n\n -- onebyte <onebyte@localhost>  %s\n' \
-    "$version" "$(date -uR)" | gzip -9n > "$root/usr/share/doc/onebyte/changelog.gz"
+printf 'onebyte (%s) unstable; urgency=medium\n\n  * Packaged from the source tree.\n\n -- %s  %s\n' \
+    "$version" "$maintainer" "$(date -uR)" | gzip -9n > "$root/usr/share/doc/onebyte/changelog.gz"
 # The packages that own the libraries which the binary itself names (not those that they need in turn).
 list=$(objdump -p "$root/usr/bin/onebyte" | sed -n 's/^ *NEEDED *//p' | while read -r soname; do
     path=$(ldd "$root/usr/bin/onebyte" | sed -n "s|^[[:space:]]*$soname => \([^ ]*\) .*|\1|p")
@@ -34,7 +38,7 @@ cat > "$root/DEBIAN/control" <<END
 Package: onebyte
 Version: $version
 Architecture: $arch
-Maintainer: onebyte <onebyte@localhost>
+Maintainer: $maintainer
 Installed-Size: $(du -sk "$root/usr" | cut -f1)
 Depends: $list
 Section: science
@@ -46,5 +50,5 @@ Description: fine-tune a language model together, one byte per gradient
 END
 (cd "$root" && find usr -type f -exec md5sum {} + | sort -k2 > DEBIAN/md5sums)
 find "$root" -type d -exec chmod 755 {} +
-dpkg-deb --root-owner-group -Zxz -b "$root" "build/onebyte_${version}_$arch.deb"
-if command -v lintian > /dev/null; then lintian "build/onebyte_${version}_$arch.deb"; fi
+dpkg-deb --root-owner-group -Zxz -b "$root" "$build/onebyte_${version}_$arch.deb"
+if command -v lintian > /dev/null; then lintian --allow-root --fail-on error,warning "$build/onebyte_${version}_$arch.deb"; fi

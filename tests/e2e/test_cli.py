@@ -392,7 +392,7 @@ def test_every_estimator_replays_to_its_digest(d):
         for kernels in ("ref", "auto"):
             r = good_json("replay", "--home", f"{d}/{i}/owner", "--kernels", kernels)
             assert (r["digest"], r["records"]) == (status["digest"], status["records"]["folded"]), (options, kernels)
-        assert r["records"] > 0, options
+        assert r["records"] > 0 and r["step"] == status["step"], (options, r["step"], status["step"])  # sync: the round
 
 
 def test_log_lists_every_segment(d):

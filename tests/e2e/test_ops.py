@@ -13,7 +13,7 @@ import urllib.request
 import xml.dom.minidom
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import ONEBYTE, call, environment, good, good_json, main, wait  # noqa: E402
+from lib import DEMO, ONEBYTE, Skip, call, environment, good, good_json, main, wait  # noqa: E402
 
 
 def http(port, path, host=None):
@@ -127,16 +127,101 @@ def test_upload_limit(folder, swarm):
     assert a.end() == 0 and b.end() == 0
 
 
-def test_memory_limit(folder, swarm):
-    """The kernel holds it, and a limit too small for the model ends in one line."""
+def test_download_limit(folder, swarm):
+    """As for the upload, on the joiner's side: it holds back what others would send faster."""
+    s = swarm("--n0", 64, "--steps", 200)
+    a = s.peer("a").start()
+    a.wait_status("something to send", lambda x: x["records"]["own"] >= 2048)
+    b = s.peer("b", "--connect", a.address(), "--max-download", 16, data=False).start()
+    wait("b to hold records", lambda: (b.running() or {"records": {"folded": 0}})["records"]["folded"] >= 2048)
+    x = b.running()
+    assert x["bytes"]["received"] <= 16000 * (x["uptime_s"] + 1) + (1 << 18) + (1 << 16), x["bytes"]
+    assert a.end() == 0 and b.end() == 0
+
+
+def test_only_idle(folder, swarm):
+    """Until others have left the machine alone for a minute nothing is measured; it folds and relays meanwhile."""
     s = swarm()
-    a = s.peer("a", "--max-memory", 1000, "--nice", 7).start()
-    pid = a.wait_status("contributing", lambda x: x["contributing"])["pid"]
+    a = s.peer("a").start()
+    b = s.peer("b", "--connect", a.address(), "--only-idle").start()
+    x = b.wait_status("the hold, and a's records", lambda x: x["why"].startswith("busy") and x["records"]["folded"] > 500)
+    assert not x["contributing"] and x["records"]["own"] == 0, x
+    assert call("status", "--check", "--home", b.home)[0] == 1
+    assert a.end() == 0 and b.end() == 0
+
+
+def test_on_battery(folder, swarm):
+    """--on-battery never, on a machine whose battery discharges: a mount namespace gives the process such a /sys."""
+    supply = ("mount -t tmpfs battery /sys/class && mkdir -p /sys/class/power_supply/BAT0 && "
+              "echo Battery > /sys/class/power_supply/BAT0/type && echo Discharging > /sys/class/power_supply/BAT0/status")
+    if subprocess.run(["unshare", "-m", "sh", "-c", supply], capture_output=True).returncode != 0:
+        raise Skip("namespaces are not possible here")
+    wrapper = f"{folder}/onebyte"
+    with open(wrapper, "w") as f:
+        f.write(f"#!/bin/sh\nexec unshare -m sh -c '{supply} && exec \"$0\" \"$@\"' {ONEBYTE} \"$@\"\n")
+    os.chmod(wrapper, 0o755)
+    s = swarm()
+    for option, held in (("never", True), ("always", False)):
+        home = f"{folder}/{option}"
+        p = subprocess.Popen([wrapper, "run", s.manifest, "--home", home, "--data", f"{DEMO}/train.jsonl", "--on-battery", option],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        try:
+            def look(home=home, held=held, p=p):
+                assert p.poll() is None
+                code, out, _ = call("status", "--home", home, "--json")
+                x = json.loads(out) if code == 0 else {"running": False}
+                return x if x["running"] and (x["why"].startswith("battery") if held else x["contributing"]) else None
+            x = wait(f"--on-battery {option}", look)
+            assert not held or x["records"]["own"] == 0, x
+        finally:
+            p.terminate()
+            assert p.wait(timeout=240) == 0
+
+
+def large_model(folder):
+    """The demo model with 23 million parameters: one layer that is very wide, of zeros."""
+    shutil.copytree(f"{DEMO}/model", folder)
+    with open(f"{folder}/config.json") as f:
+        config = json.load(f)
+    with open(f"{folder}/model.safetensors", "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        head, data = json.loads(f.read(n)), f.read()
+    config["intermediate_size"] = wide = 23000000 // 3 // config["hidden_size"] // config["num_hidden_layers"]
+    out, at, parts = {}, 0, []
+    for name, t in head.items():
+        if name == "__metadata__":
+            continue
+        part = data[slice(*t["data_offsets"])]
+        if ".mlp." in name:
+            t = {"dtype": "F32", "shape": [config["hidden_size"], wide] if "down" in name else [wide, config["hidden_size"]]}
+            part = bytes(4 * config["hidden_size"] * wide)
+        out[name] = {"dtype": t["dtype"], "shape": t["shape"], "data_offsets": [at, at + len(part)]}
+        at += len(part)
+        parts.append(part)
+    text = json.dumps(out).encode()
+    with open(f"{folder}/config.json", "w") as f:
+        json.dump(config, f)
+    with open(f"{folder}/model.safetensors", "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + b"".join(parts))
+
+
+def test_memory_limit(folder, swarm):
+    """The kernel holds it: the demo model runs within 64 MB; one that does not fit ends in one line.  --nice is every thread's."""
+    s = swarm()
+    a = s.peer("a", "--max-memory", 64, "--nice", 7).start()
+    pid = a.wait_status("records", lambda x: x["records"]["own"] > 0)["pid"]
     with open(f"/proc/{pid}/limits") as f:
-        assert re.search(r"^Max data size +1000000000 ", f.read(), re.M)
+        limit = int(re.search(r"^Max data size +(\d+) ", f.read(), re.M)[1])
+    with open(f"/proc/{pid}/status") as f:
+        status = {k: int(v) for k, v in re.findall(r"^(VmData|VmRSS):\s+(\d+) kB", f.read(), re.M)}
+    assert status["VmData"] * 1024 <= limit and status["VmRSS"] * 1024 < 160e6, (limit, status)
     for task in os.listdir(f"/proc/{pid}/task"):
         assert os.getpriority(os.PRIO_PROCESS, int(task)) >= 7, task
     assert a.end() == 0
+    large_model(f"{folder}/large")
+    good("init", "--home", f"{folder}/o", "--model", f"{folder}/large", "--data", f"{DEMO}/train.jsonl", "--out", f"{folder}/large.json")
+    b = s.peer("b", "--max-memory", 64, "--model", f"{folder}/large", manifest=f"{folder}/large.json").start()
+    assert b.ended() == 1 and re.match(r"onebyte: .*memory", b.log().splitlines()[-1]), b.log()[-500:]
 
 
 def test_plot(folder, swarm):

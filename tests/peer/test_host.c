@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -117,6 +118,39 @@ static void supplies_are_read(void **state)
     assert_true(busy <= total);
 }
 
+static void heat_is_read(void **state)
+{
+    char root[] = "/tmp/onebyte-heat-XXXXXX", command[64];
+    uint64_t events = 1;
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    assert_true(isnan(peer_host_temperature(root))); /* a virtual machine: no sensor */
+    assert_false(peer_host_throttled(root, &events));
+    put(root, "sys/class/thermal/thermal_zone0/type", "acpitz\n");
+    put(root, "sys/class/thermal/thermal_zone0/temp", "99000\n");
+    assert_true(isnan(peer_host_temperature(root))); /* the board's */
+    put(root, "sys/class/thermal/thermal_zone1/type", "x86_pkg_temp\n");
+    put(root, "sys/class/thermal/thermal_zone1/temp", "54500\n");
+    assert_true(peer_host_temperature(root) == 54.5);
+    put(root, "sys/class/hwmon/hwmon0/name", "nvme\n");
+    put(root, "sys/class/hwmon/hwmon0/temp1_input", "70000\n");
+    assert_true(peer_host_temperature(root) == 54.5);
+    put(root, "sys/class/hwmon/hwmon1/name", "k10temp\n");
+    put(root, "sys/class/hwmon/hwmon1/temp1_input", "61000\n");
+    assert_true(peer_host_temperature(root) == 61);
+    put(root, "sys/class/hwmon/hwmon1/temp1_input", "what\n");
+    assert_true(peer_host_temperature(root) == 54.5);
+    put(root, "sys/devices/system/cpu/cpufreq/x", "");
+    put(root, "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "3\n");
+    put(root, "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "4\n");
+    assert_true(peer_host_throttled(root, &events));
+    assert_int_equal(events, 7);
+    (void)snprintf(command, sizeof command, "rm -r %s", root);
+    FILE *rm = popen(command, "r");
+    assert_non_null(rm);
+    assert_int_equal(pclose(rm), 0);
+}
+
 /* Over any stretch, what passed is at most rate x time + one second's burst + one event. */
 static void a_bucket_holds_its_rate(void **state)
 {
@@ -150,9 +184,9 @@ static void limits_are_the_kernels(void **state)
         const struct peer_host_limits l = {.nice = 5, .memory_mb = 4000};
         struct err_why why;
         struct rlimit r;
-        const bool good = peer_host_apply(&l, &why) == ERR_OK &&
+        const bool good = peer_host_apply(&l, 2, &why) == ERR_OK &&
                           getpriority(PRIO_PROCESS, 0) >= 5 && getrlimit(RLIMIT_DATA, &r) == 0 &&
-                          r.rlim_cur == 4000000000ull;
+                          r.rlim_cur >= 4000000000ull && r.rlim_cur < 64000000000ull;
         _exit(good ? 0 : 1);
     }
     int status = 0;
@@ -165,7 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hours_may_span_midnight), cmocka_unit_test(load_and_battery_hold),
         cmocka_unit_test(supplies_are_read),       cmocka_unit_test(a_bucket_holds_its_rate),
-        cmocka_unit_test(limits_are_the_kernels),
+        cmocka_unit_test(limits_are_the_kernels),  cmocka_unit_test(heat_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

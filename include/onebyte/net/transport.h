@@ -96,7 +96,7 @@ struct net_link_view {
     bool outgoing;
     char address[128], listen[128];
     uint64_t sent, received;   /* bytes of TCP payload on this link */
-    uint32_t rtt_us;           /* the kernel's smoothed estimate; 0: unknown */
+    uint32_t rtt_us;           /* the kernel's, the lowest of the last minutes; 0: unknown */
     uint32_t silent_ms, age_ms; /* since the last message; since it came up */
 };
 /* Link i (from 0), in no particular order; false: no more. */
