@@ -34,6 +34,7 @@ enum err net_transport_new(struct net_transport **out, const struct net_transpor
     t->silence_ms = o->silence_ms ? o->silence_ms : LIMIT_SILENCE_MS;
     t->penalty_ms = o->penalty_ms ? o->penalty_ms : LIMIT_PENALTY_MS;
     t->retry_ms = o->retry_ms ? o->retry_ms : LIMIT_RETRY_MS;
+    t->loopback_counts = o->loopback_counts;
     t->frames_per_s = o->frames_per_s ? o->frames_per_s : LIMIT_LINK_FRAMES_IN;
     t->now_ms = t->polled_ms = clock_ms();
     proof_run_key(t->server_public, t->server_secret, t->run_id);

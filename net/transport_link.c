@@ -245,6 +245,7 @@ void conn_accepted(struct net_transport *t, int fd)
         conn_remove(t, c); /* gone already */
         return;
     }
+    c->loopback = c->loopback && !t->loopback_counts;
     net_address_group(c->group, host);
     const size_t waiting = count_conns(t, false, NULL),
                  of_group = c->loopback ? 0 : count_conns(t, false, c->group);
@@ -266,6 +267,17 @@ static void link_up(struct net_transport *t, struct conn *c)
         c->dial->reason = NULL;
     }
     event_of(t, NET_LINK_UP, c, NULL);
+}
+
+/* The links that others dial: no single network may take them all (an eclipse costs more than one rented /24 then). */
+static bool network_full(const struct net_transport *t, const struct conn *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_conns; i++) {
+        const struct conn *x = t->conns[i];
+        n += x->state == CONN_UP && !x->outgoing && !x->loopback && strcmp(x->group, c->group) == 0;
+    }
+    return !c->loopback && n >= (t->links_max + LIMIT_LINKS_SHARE - 1) / LIMIT_LINKS_SHARE;
 }
 
 /* There may be a link with c's machine already.  True: c may become the link, and the other one (if
@@ -354,7 +366,8 @@ static void on_cert(struct net_transport *t, struct conn *c, const struct note *
     } else if (kept_out(t, n->id)) {
         t->count.penalised++;
         conn_end(t, c, BYE_KEPT_OUT, NULL);
-    } else if (!link_with(t, n->id) && count_conns(t, true, NULL) >= t->links_max) {
+    } else if (!link_with(t, n->id) &&
+               (count_conns(t, true, NULL) >= t->links_max || network_full(t, c))) {
         t->count.refused_full++;
         conn_end(t, c, BYE_FULL, NULL);
     } else if (!wins_over_other(t, c)) {

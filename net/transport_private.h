@@ -109,6 +109,7 @@ struct net_transport {
     uint8_t run_id[32], server_public[32], server_secret[32];
     uint32_t links_max, link_last;
     uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    bool loopback_counts;
     uint64_t dial_last; /* names of monitors are unique within the context */
     uint16_t listen_port;
     char listening[ADDRESS_MAX];

@@ -144,6 +144,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "peers", peers(d));
+    json_object_set_new(s, "refused", daemon_refused(d));
     json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
     json_object_set_new(s, "device", json_string("cpu"));
     json_object_set_new(s, "kernels", json_string(zo_kernels_name(e->kernels)));

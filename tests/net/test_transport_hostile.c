@@ -321,6 +321,32 @@ static void arrivals_are_rationed_per_group(void **state)
     peer_end(&a);
 }
 
+/* One network gets half of the links, no more: the others' half stays free for the rest of the world. */
+static void one_network_cannot_take_every_link(void **state)
+{
+    (void)state;
+    struct peer a, b[4];
+    memset(&a, 0, sizeof a);
+    assert_int_equal(net_identity_new(&a.id), ERR_OK);
+    struct net_transport_options o = options_of(&a, "127.0.0.1:0");
+    o.links_max = 6;
+    o.loopback_counts = true;
+    peer_start(&a, &o);
+    for (size_t i = 0; i < ARRAY_LEN(b); i++) {
+        peer_new(&b[i], false);
+        peer_dial(&b[i], net_transport_listening(a.t));
+        if (i < 3)
+            PUMP_UNTIL(b[i].link, &a, &b[0], &b[1 < i ? 1 : 0], &b[i]);
+    }
+    PUMP_UNTIL(b[3].failures >= 1, &a, &b[0], &b[1], &b[2], &b[3]);
+    assert_non_null(strstr(b[3].failed, "all the links it wants"));
+    assert_int_equal(links(&a), 3);
+    assert_true(counters(&a).refused_full >= 1);
+    for (size_t i = 0; i < ARRAY_LEN(b); i++)
+        peer_end(&b[i]);
+    peer_end(&a);
+}
+
 /* ---- proofs ---- */
 
 /* Every way to get the certificate wrong; each is refused, and no machine is blamed: the victim
@@ -611,6 +637,7 @@ int main(void)
         cmocka_unit_test(a_frame_before_the_proof_ends_it),
         cmocka_unit_test(a_chosen_routing_id_is_refused),
         cmocka_unit_test(arrivals_are_rationed_per_group),
+        cmocka_unit_test(one_network_cannot_take_every_link),
         cmocka_unit_test(wrong_certificates_are_refused),
         cmocka_unit_test(a_man_in_the_middle_is_nobody),
         cmocka_unit_test(a_multipart_message_ends_the_link),

@@ -13,7 +13,7 @@
  *            key, obtains no signature over the K of his victim: he can only pass bytes on or cut the line (SIGMA, Krawczyk 2003).
  *            CERT is the certificate of DESIGN 5; the listener proves itself first, so scanners do not learn who dials.
  * Probation  Until UP a connection has LIMIT_PROBATION_MS and LIMIT_PROBATION_BYTES, and there are at most LIMIT_PROBATION of them,
- *            half of that per /24 or /64 (loopback excepted).
+ *            half of that per /24 or /64 (loopback excepted).  Of the links, too, a /24 or /64 gets at most half.
  * One link   per pair of machines.  Same direction: the newer one stays (the other end lost the older).  Both directions: the one
  *            dialled by the lower id stays.  An address that leads to a linked machine rests until that link ends; one that
  *            leads to ourselves is dropped.  Another process with our own key: NET_TWIN.
@@ -65,6 +65,7 @@ struct net_transport_options {
     uint32_t links_max; /* 0: LIMIT_LINKS */
     /* 0: those of base/limits.h (LIMIT_PROBATION_MS, ...); tests shorten them. */
     uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    bool loopback_counts; /* tests: 127.0.0.0/24 is limited like any other network */
 };
 
 /* ERR_BUSY: the address is in use; ERR_FORMAT: not an address; ERR_IO: not an address of this machine, ... (why says which). */
