@@ -218,7 +218,8 @@ bool attack_requests(const struct target *t, struct report *r, double seconds, u
         return unless(r, true, "no link");
     for (uint64_t i = 0; i < 2000 && !deaf.closed; i++)
         r->sent += foe_send(&deaf, out, request(out, deaf.peer, i), false);
-    for (const double end = foe_seconds() + seconds; foe_seconds() < end; r->tried++) {
+    const double end = foe_seconds() + seconds;
+    for (; foe_seconds() < end || (r->refused == 0 && foe_seconds() < end + FOE_S); r->tried++) {
         r->sent += foe_send(&f, out, request(out, f.peer, r->tried), false);
         while (r->tried % 16 == 0 && foe_recv(&f, in) > 0)
             continue;

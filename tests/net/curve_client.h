@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,8 +30,12 @@ static inline bool curve_write(const struct curve *c, const void *p, size_t n)
     const uint8_t *at = p;
     while (n > 0) {
         const ssize_t w = send(c->fd, at, n, MSG_NOSIGNAL);
-        if (w < 0 && (errno == EAGAIN || errno == EINTR))
-            continue; /* the other end is a thread of its own */
+        struct pollfd ready = { .fd = c->fd, .events = POLLOUT | POLLRDHUP };
+        if (w < 0 && (errno == EAGAIN || errno == EINTR)) { /* the other end is a thread of its own, or has gone */
+            if (poll(&ready, 1, 1000) > 0 && ready.revents & (POLLRDHUP | POLLERR | POLLHUP))
+                return false;
+            continue;
+        }
         if (w <= 0)
             return false;
         at += w;
