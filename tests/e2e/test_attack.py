@@ -146,10 +146,13 @@ def cpu_s(pid):
 
 
 def folded(p):
-    return p.wait_status("a status", lambda s: True)["records"]["folded"], time.monotonic()
+    """(records folded, CPU seconds of the whole process: compute, network, ZeroMQ's own thread)"""
+    s = p.wait_status("a status", lambda s: True)
+    return s["records"]["folded"], cpu_s(s["pid"])
 
 
 def rate(p, seconds):
+    """Records folded per CPU second: a peer that has its core to itself folds as many a second, whatever else this machine does."""
     n, t = folded(p)
     time.sleep(seconds)
     m, u = folded(p)
@@ -157,10 +160,8 @@ def rate(p, seconds):
 
 
 def test_flood(folder, swarm):
-    """What 50 flooding connections cost: the honest peer on one core, the flood on another; rates in turns, so that what else the
-    machine does falls on both.  A figure, not a check of this machine's mood: only far less than promised fails."""
-    if (os.cpu_count() or 1) < 2:
-        raise AssertionError("needs two cores")
+    """What 50 flooding connections cost: the honest peer on one core, the flood on another, with and without in turns.  A figure (it
+    should be above 0.8): only far less fails."""
     s = swarm(*LONG)
     a = s.peer("a").start(preexec=lambda: os.sched_setaffinity(0, {0}))
     at = a.address()
@@ -169,13 +170,14 @@ def test_flood(folder, swarm):
     for _ in range(4):
         quiet.append(rate(a, seconds))
         x = Attack(s, "flood", [at], seconds + 6, 50)
-        os.sched_setaffinity(x.process.pid, {1})
+        if (os.cpu_count() or 1) > 1:
+            os.sched_setaffinity(x.process.pid, {1})
         time.sleep(4)  # to come in
         loud.append(rate(a, seconds))
         sent += x.report()["sent"]
     last = a.running()
-    share = sorted(loud)[1] / sorted(quiet)[1] if quiet else 0
-    print(json.dumps({"connections": 50, "folded_per_s": [round(x) for x in quiet], "flooded_per_s": [round(x) for x in loud],
+    share = sum(loud) / sum(quiet)
+    print(json.dumps({"connections": 50, "folded_per_cpu_s": [round(x) for x in quiet], "flooded_per_cpu_s": [round(x) for x in loud],
                       "share": round(share, 3), "frames": sent, "memory_mb": last["memory"] >> 20,
                       "refused": {k: v for k, v in last["refused"].items() if v}}), flush=True)
     assert last["memory"] < MEMORY_MAX and share > 0.5, (last["memory"], share)

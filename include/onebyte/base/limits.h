@@ -58,7 +58,9 @@ enum {
     LIMIT_RETRY_MS = 200,               /* first waiting time before dialling again; doubles */
     LIMIT_RETRY_MS_MAX = 60000,         /* last waiting time */
     LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
-    LIMIT_LINK_FRAMES_IN = 20000,       /* frames a second taken from one link; burst twice that; closed when as many were dropped */
+    LIMIT_FRAMES_IN = 20000,            /* frames a second taken from all links together; burst twice that .. */
+    LIMIT_LINK_FRAMES_IN = 200,         /* .. besides so many from each; burst twice that */
+    LIMIT_LINK_DROPS = 2000,            /* frames beyond both that one link may send before it is closed; two quiet seconds clear it */
     LIMIT_LINK_BYTES_IN = 64 << 20,     /* bytes a second taken from one link; burst twice that */
     LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
 };
