@@ -73,6 +73,14 @@ $(B)/tests/peer/%: $(B)/tests/peer/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ $(ALL_LIBS)
+# ---- the hostile peer (tests/attack): built for the tests, never installed ----
+ATTACK := build/release/tests/attack/attack
+$(B)/tests/attack/attack: $(patsubst %.c,$(B)/%.o,$(wildcard tests/attack/*.c)) $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	$(CC) -o $@ $^ $(ALL_LIBS)
+.PHONY: attack
+attack: all $(ATTACK) ## every attack of tests/attack on a swarm of real peers, and what a flood costs them: minutes
+	@python3 tests/e2e/test_attack.py full flood
+
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
@@ -93,7 +101,7 @@ REFERENCE_TOOLS := $(patsubst %,$(B)/tests/zo/%,test_model encode_texts render_c
 need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
-	@$(MAKE) --no-print-directory -j2 all tests $(REFERENCE_TOOLS)
+	@$(MAKE) --no-print-directory -j2 all tests $(REFERENCE_TOOLS) $(ATTACK)
 	@$(MAKE) --no-print-directory reference-venv
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)

@@ -2,7 +2,8 @@
  *
  *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier, comparison tree
  *   hold.c     accept a segment, lower a cut, controls  compare.c  summaries and entries: who lacks what
- *   repair.c   PULL, fork search, blame                 gossip.c   events, links, tick, views */
+ *   repair.c   PULL, fork search, blame                 gossip.c   events, links, tick, views
+ *   rate.c     authors and links that are too fast */
 #ifndef NET_CORE_H
 #define NET_CORE_H
 #include "feed.h"
@@ -67,6 +68,8 @@ struct net_link {
     uint64_t compared_ns, addresses_ns; /* last summary sent, last addresses taken */
     uint64_t wait_ns, wait_until_ns;    /* back-off of repairs */
     uint64_t tokens, tokens_ns;         /* bytes of answers it may still cause */
+    uint32_t over;                      /* questions beyond them, less what time forgave */
+    uint64_t over_ns;
     struct net_search search;
     struct net_frontier_entry ours, theirs; /* last HAVE of our feed and of its own: for draining */
     bool told_ours, told_theirs;
@@ -81,7 +84,7 @@ struct net_pull {
 struct net_gossip {
     struct net_rules rules;
     uint8_t self[32];
-    uint64_t random, now_ns;
+    uint64_t random, now_ns, start_ns; /* start: the first link */
     struct net_queue queue;
     struct net_segment taken; /* what the last action points to */
 
@@ -188,6 +191,12 @@ bool net_on_want(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
 bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_spend(struct net_gossip *g, struct net_link *l,
                size_t bytes); /* false: over the link's rate */
+
+/* rate.c */
+/* Has this machine sent so much of late that n more records of it have to wait?  f NULL: a new one: no. */
+bool net_author_waits(const struct net_gossip *g, struct net_feed *f, uint32_t n);
+void net_author_sent(const struct net_gossip *g, struct net_feed *f, uint32_t n); /* n new records were taken */
+void net_asked_too_much(struct net_gossip *g, struct net_link *l); /* a question went unanswered for the rate: once too often, and it is closed */
 
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);

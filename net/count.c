@@ -9,9 +9,12 @@ uint64_t net_weight(uint64_t n0, uint32_t lag)
 
 uint64_t net_count_room(const struct net_rules *r, uint32_t step, uint64_t w, uint64_t before)
 {
+    /* A step declared beyond the last one buys nothing: without this, one machine of any share could fill the clock and end the run.
+     * Honest segments have step < steps. */
+    const uint64_t at = step < r->steps ? step : r->steps;
     /* floor(share_65536 n0 (step + burst) 2^32 / 65536) = share_65536 n0 (step + burst) 65536: no rounding.  A product beyond
      * 128 bits is beyond every possible weight (records_max 2^63 times 2^32), so saturation is exact. */
-    net_u128 cap = (net_u128)step + r->burst;
+    net_u128 cap = (net_u128)at + r->burst;
     ENSURE(w > 0);
     if (__builtin_mul_overflow(cap, (net_u128)r->share_65536, &cap) ||
         __builtin_mul_overflow(cap, (net_u128)r->n0, &cap) ||

@@ -22,6 +22,7 @@ struct net_feed {
     uint64_t weight;   /* counted weight of the whole chain */
     uint8_t *evidence; /* [evidence_bytes] control frame that made the cut, or NULL */
     uint32_t evidence_bytes;
+    uint64_t room, room_ns; /* records its author may still send now; when that was reckoned, 0: never (rate.c) */
 };
 
 #define NET_NOWHERE UINT32_MAX

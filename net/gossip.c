@@ -207,6 +207,7 @@ enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t m
                             bool outgoing, uint64_t now_ns)
 {
     g->now_ns = now_ns > g->now_ns ? now_ns : g->now_ns;
+    g->start_ns = g->start_ns ? g->start_ns : g->now_ns;
     if (net_link_by_id(g, link) || memcmp(machine, g->self, 32) == 0)
         return ERR_RANGE;
     if (g->n_links == LIMIT_LINKS)
@@ -309,10 +310,13 @@ void net_gossip_frame(struct net_gossip *g, uint32_t link, const uint8_t *frame,
         return;
     g->count.frames_in++;
     g->count.bytes_in += n;
+    const uint64_t dropped = g->count.quota_dropped;
     if (n == 0 || n > LIMIT_FRAME_BYTES || !dispatch(g, l, frame[0], frame + 1, n - 1)) {
         g->count.frames_malformed++;
         if (++l->faults >= LIMIT_FAULTS)
             net_drop(g, l, "malformed frames", true);
+    } else if (g->count.quota_dropped > dropped && frame[0] != WIRE_SEGMENT && frame[0] != WIRE_SEGMENT_OF) {
+        net_asked_too_much(g, l); /* segments are the network's haste, not the neighbour's */
     }
     for (uint32_t i = 0; i < g->n_links; i++)
         if (g->links[i]->dead) {

@@ -345,6 +345,8 @@ enum net_verdict net_hold_segment(struct net_gossip *g, const uint8_t machine[32
 {
     struct net_feed *f = net_table_find(g, machine, NULL);
     const uint64_t end = f ? net_feed_end(f) : 0;
+    if (!f && !net_gossip_admitted(g, machine))
+        return NET_UNADMITTED; /* whatever it is, and without a question: nobody's relayed segment makes us pull */
     if (f && s->first_seq >= f->cut)
         return NET_LATE;
     if (s->first_seq > end)

@@ -77,7 +77,11 @@ static bool may_pull(struct net_gossip *g, struct net_link *l, const uint8_t mac
 
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32])
 {
-    const struct net_feed *f = net_table_find(g, machine, NULL);
+    struct net_feed *f = net_table_find(g, machine, NULL);
+    if (net_author_waits(g, f, LIMIT_SEGMENT_COUNT)) {
+        l->more = true; /* its author was too fast: later */
+        return;
+    }
     if (may_pull(g, l, machine))
         pull(g, l, machine, f, f ? f->n : 0, false);
 }
@@ -203,6 +207,7 @@ static void took_segment(struct net_gossip *g, struct net_link *l, const uint8_t
     struct net_feed *f = g->feeds[name];
     struct net_pull *p = net_pull_of(g, machine);
     g->count.segments_new++;
+    net_author_sent(g, f, (uint32_t)(net_feed_end(f) - net_feed_first(f, f->n - 1)));
     f->source = l->id;
     net_link_cursor(g, l, name, f->n, false);
     net_praise(l);
@@ -338,6 +343,12 @@ bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
         l->more = true; /* too much at once: pulled later, at our own pace */
         return true;
     }
+    struct net_feed *author = net_table_find(g, machine, NULL);
+    if (author && s.first_seq >= net_feed_end(author) && net_author_waits(g, author, s.count)) {
+        g->count.segments_delayed++;
+        l->more = true;
+        return true;
+    }
     const enum net_verdict v = net_hold_segment(g, machine, &s, p + head, n - head, true);
     uint32_t ours;
     if (!named && net_table_find(g, machine, &ours) && cover_names(l, name))
@@ -421,7 +432,7 @@ bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
         return true;
     const bool progress = pulling->progress, probe = pulling->probe;
     net_pull_end(g, pulling);
-    const struct net_feed *f = net_table_find(g, e.machine, NULL);
+    struct net_feed *f = net_table_find(g, e.machine, NULL);
     if (probe) {
         if (!progress && l->search.active)
             search_fail(g, l);
@@ -430,7 +441,9 @@ bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     if (progress)
         offer_others(g, l, e.machine);
     const uint64_t end = f ? net_feed_end(f) : 0, cut = f ? f->cut : NET_NO_CUT;
-    if (!progress && !no_head && (e.cut < cut || (e.count > end && end < cut))) {
+    if (!progress && net_author_waits(g, f, LIMIT_SEGMENT_COUNT)) {
+        l->more = true; /* what came was delayed: nobody is to blame */
+    } else if (!progress && !no_head && (e.cut < cut || (e.count > end && end < cut))) {
         /* It claims more and showed nothing: without the wait, this would go round for ever. */
         g->count.pulls_failed++;
         net_blame(g, l);

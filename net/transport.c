@@ -34,8 +34,10 @@ enum err net_transport_new(struct net_transport **out, const struct net_transpor
     t->silence_ms = o->silence_ms ? o->silence_ms : LIMIT_SILENCE_MS;
     t->penalty_ms = o->penalty_ms ? o->penalty_ms : LIMIT_PENALTY_MS;
     t->retry_ms = o->retry_ms ? o->retry_ms : LIMIT_RETRY_MS;
-    t->frames_per_s = o->frames_per_s ? o->frames_per_s : LIMIT_LINK_FRAMES_IN;
-    t->now_ms = t->polled_ms = clock_ms();
+    t->loopback_counts = o->loopback_counts;
+    t->frames_per_s = o->frames_per_s ? o->frames_per_s : LIMIT_FRAMES_IN;
+    t->frames_left = 2 * (int64_t)t->frames_per_s;
+    t->now_ms = t->polled_ms = t->refilled_ms = clock_ms();
     proof_run_key(t->server_public, t->server_secret, t->run_id);
     t->context = zmq_ctx_new();
     enum err e =
@@ -158,6 +160,15 @@ void net_transport_close(struct net_transport *t, uint32_t link, bool blame)
     if (blame)
         penalise(t, c->machine);
     conn_end(t, c, blame ? BYE_KEPT_OUT : BYE_LEAVING, NULL);
+}
+
+void net_transport_useful(struct net_transport *t, uint32_t link)
+{
+    struct conn *c = conn_by_link(t, link);
+    if (!c)
+        return;
+    c->frames_left++;
+    c->drops -= c->drops > 0; /* one for one: a good frame now and then excuses no flood */
 }
 
 /* ---- what comes in ---- */

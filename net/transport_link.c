@@ -26,8 +26,8 @@ struct conn *conn_new(struct net_transport *t, bool outgoing)
         return NULL;
     c->fd = -1;
     c->outgoing = outgoing;
-    c->since_ms = c->heard_ms = c->refilled_ms = t->now_ms;
-    c->frames_left = 2 * (int64_t)t->frames_per_s;
+    c->since_ms = c->heard_ms = c->refilled_ms = c->bytes_ms = t->now_ms;
+    c->frames_left = 2 * LIMIT_LINK_FRAMES_IN;
     c->bytes_left = 2 * (int64_t)LIMIT_LINK_BYTES_IN;
     t->conns[t->n_conns++] = c;
     return c;
@@ -245,6 +245,7 @@ void conn_accepted(struct net_transport *t, int fd)
         conn_remove(t, c); /* gone already */
         return;
     }
+    c->loopback = c->loopback && !t->loopback_counts;
     net_address_group(c->group, host);
     const size_t waiting = count_conns(t, false, NULL),
                  of_group = c->loopback ? 0 : count_conns(t, false, c->group);
@@ -266,6 +267,17 @@ static void link_up(struct net_transport *t, struct conn *c)
         c->dial->reason = NULL;
     }
     event_of(t, NET_LINK_UP, c, NULL);
+}
+
+/* The links that others dial: no single network may take them all (an eclipse costs more than one rented /24 then). */
+static bool network_full(const struct net_transport *t, const struct conn *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_conns; i++) {
+        const struct conn *x = t->conns[i];
+        n += x->state == CONN_UP && !x->outgoing && !x->loopback && strcmp(x->group, c->group) == 0;
+    }
+    return !c->loopback && n >= (t->links_max + LIMIT_LINKS_SHARE - 1) / LIMIT_LINKS_SHARE;
 }
 
 /* There may be a link with c's machine already.  True: c may become the link, and the other one (if
@@ -354,7 +366,8 @@ static void on_cert(struct net_transport *t, struct conn *c, const struct note *
     } else if (kept_out(t, n->id)) {
         t->count.penalised++;
         conn_end(t, c, BYE_KEPT_OUT, NULL);
-    } else if (!link_with(t, n->id) && count_conns(t, true, NULL) >= t->links_max) {
+    } else if (!link_with(t, n->id) &&
+               (count_conns(t, true, NULL) >= t->links_max || network_full(t, c))) {
         t->count.refused_full++;
         conn_end(t, c, BYE_FULL, NULL);
     } else if (!wins_over_other(t, c)) {
@@ -471,25 +484,29 @@ static void on_note(struct net_transport *t, struct conn *c, const struct note *
         bad_message(t, c);
 }
 
-/* The link's rate: a bucket that holds two seconds of it.  False: the frame is dropped. */
+/* A bucket that holds two seconds of a rate; refilled for the time since *then_ms, if that bought anything. */
+static void refill(int64_t *left, uint64_t *then_ms, uint64_t now_ms, int64_t per_s)
+{
+    const int64_t ms = (int64_t)(now_ms - *then_ms), most = 2 * per_s;
+    const int64_t gain = ms >= 2000 ? most : ms * per_s / 1000;
+    if (gain <= 0)
+        return; /* too little time for one: it adds up */
+    *left = *left + gain < most ? *left + gain : most;
+    *then_ms = now_ms;
+}
+
+/* A frame of n bytes from the link's own rate, else from the one all links share.  False: it is dropped. */
 static bool within_rate(struct net_transport *t, struct conn *c, size_t n)
 {
-    const int64_t ms = (int64_t)(t->now_ms - c->refilled_ms), second = 1000;
-    if (ms > 0) {
-        const int64_t span = ms < 2 * second ? ms : 2 * second;
-        c->frames_left += span * t->frames_per_s / second;
-        c->bytes_left += span * LIMIT_LINK_BYTES_IN / second;
-        if (c->frames_left > 2 * (int64_t)t->frames_per_s)
-            c->frames_left = 2 * (int64_t)t->frames_per_s;
-        if (c->bytes_left > 2 * (int64_t)LIMIT_LINK_BYTES_IN) {
-            c->bytes_left = 2 * (int64_t)LIMIT_LINK_BYTES_IN;
-            c->drops = 0; /* quiet for two seconds: forgiven */
-        }
-        c->refilled_ms = t->now_ms;
-    }
-    if (c->frames_left < 1 || c->bytes_left < (int64_t)n)
+    if (t->now_ms - c->refilled_ms >= 2000)
+        c->drops = 0; /* quiet for two seconds: forgiven */
+    refill(&t->frames_left, &t->refilled_ms, t->now_ms, t->frames_per_s);
+    refill(&c->bytes_left, &c->bytes_ms, t->now_ms, LIMIT_LINK_BYTES_IN);
+    refill(&c->frames_left, &c->refilled_ms, t->now_ms, LIMIT_LINK_FRAMES_IN);
+    int64_t *frames = c->frames_left > 0 ? &c->frames_left : &t->frames_left;
+    if (*frames < 1 || c->bytes_left < (int64_t)n)
         return false;
-    c->frames_left -= 1;
+    *frames -= 1;
     c->bytes_left -= (int64_t)n;
     return true;
 }
@@ -506,7 +523,7 @@ bool conn_message(struct net_transport *t, struct conn *c, const uint8_t *p, siz
     }
     if (c->state == CONN_UP && !within_rate(t, c, n)) {
         t->count.rate_dropped++;
-        if (++c->drops >= t->frames_per_s) {
+        if (++c->drops >= LIMIT_LINK_DROPS) {
             t->count.rate_closed++;
             penalise(t, c->machine);
             conn_end(t, c, 0, "it sent more than a link may");

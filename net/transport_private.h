@@ -65,8 +65,8 @@ struct conn {
     uint64_t tcp_in, tcp_out;    /* the kernel's counts, as last seen */
     uint64_t sample;             /* bytes that ZeroMQ had taken from the kernel at the last tick; judged at the next EAGAIN */
     uint32_t rtt_us;
-    int64_t frames_left, bytes_left; /* this link's rate */
-    uint64_t refilled_ms;
+    int64_t frames_left, bytes_left; /* this link's rates */
+    uint64_t refilled_ms, bytes_ms;
     uint32_t drops;
 };
 
@@ -109,6 +109,7 @@ struct net_transport {
     uint8_t run_id[32], server_public[32], server_secret[32];
     uint32_t links_max, link_last;
     uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    bool loopback_counts;
     uint64_t dial_last; /* names of monitors are unique within the context */
     uint16_t listen_port;
     char listening[ADDRESS_MAX];
@@ -126,6 +127,8 @@ struct net_transport {
     zmq_pollitem_t *items;
     size_t items_room;
     uint64_t now_ms, tick_ms, polled_ms;
+    int64_t frames_left; /* of the rate that all links share */
+    uint64_t refilled_ms;
     unsigned in_row;     /* frames handed out since the descriptors were last looked at */
     size_t turn;         /* whose socket is read next */
     uint64_t past_in, past_out; /* bytes of connections that ended */

@@ -206,6 +206,9 @@ void daemon_snap_release(struct daemon *d); /* at once, from the base */
 void daemon_snap_free(struct daemon *d);
 const char *daemon_snap_why(const struct daemon *d); /* why the state is not built yet; NULL: it is */
 
+/* daemon_refused.c */
+json_t *daemon_refused(const struct daemon *d); /* what was refused so far, by reason */
+
 /* daemon_status.c */
 void daemon_pace(struct daemon *d, uint64_t now_ns); /* about once a second */
 json_t *daemon_status(const struct daemon *d);

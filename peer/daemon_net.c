@@ -210,6 +210,17 @@ static void dial_failed(struct daemon *d, const struct net_event *e)
     *a = d->dials[--d->n_dials];
 }
 
+/* A neighbour that brings what is new is no flood, however fast it is. */
+static void gossip_frame(struct daemon *d, const struct net_event *e, uint64_t now)
+{
+    struct net_gossip_counters before, after;
+    net_gossip_count(d->gossip, &before);
+    net_gossip_frame(d->gossip, e->link, e->frame, e->n, now);
+    net_gossip_count(d->gossip, &after);
+    if (after.segments_new > before.segments_new)
+        net_transport_useful(d->transport, e->link);
+}
+
 void daemon_event(struct daemon *d, const struct net_event *e)
 {
     const uint64_t now = daemon_now();
@@ -231,7 +242,7 @@ void daemon_event(struct daemon *d, const struct net_event *e)
         if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST)
             peer_donor_frame(&d->donor, d->transport, e->link, e->frame, e->n);
         else
-            net_gossip_frame(d->gossip, e->link, e->frame, e->n, now);
+            gossip_frame(d, e, now);
         daemon_actions(d);
         break;
     case NET_DIAL_FAILED:

@@ -252,6 +252,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "peers", peers(d));
     machine(d, s);
+    json_object_set_new(s, "refused", daemon_refused(d));
     return s;
 }
 

@@ -1,6 +1,7 @@
 /* The merge of DESIGN 4 is a join: two and three machines that hold random parts of one machine's random history exchange until
  * they agree, in several orders, and end where the join of DESIGN, written out here, says. */
 #include "few.h"
+#include "net/wire.h"
 #include <onebyte/net/id.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -196,6 +197,164 @@ static void machines_join(void **state)
     }
 }
 
+/* The trunk: what is before the first place where the tree parts. */
+static struct holding trunk(void)
+{
+    struct holding h = {.cut = UINT64_MAX};
+    for (int at = -1;;) {
+        int children = 0, child = -1;
+        for (int k = 0; k < NODES; k++)
+            if (tree[k].parent == at) {
+                children++;
+                child = k;
+            }
+        if (children > 1)
+            h.cut = tree[child].first;
+        if (children != 1)
+            return h;
+        h.chain[h.n++] = at = child;
+    }
+}
+
+/* Every segment of every branch, in any order and again and again, until nothing changes: what counts is the trunk, exactly.  (The pieces
+ * overlap, branches part again, and whole chains hang on the wrong side of a fork.) */
+static void any_order_gives_the_trunk(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct few f;
+        random_state = seed * 104729;
+        grow_tree();
+        const struct holding want = trunk();
+        start(&f, 4);
+        for (uint32_t i = 0; i < 4; i++) {
+            int order[NODES];
+            for (int k = 0; k < NODES; k++) {
+                const int at = (int)rnd((uint64_t)k + 1);
+                order[k] = order[at];
+                order[at] = k;
+            }
+            for (int k = 0; k < NODES * NODES; k++) {
+                const struct node *t = &tree[order[k % NODES]];
+                (void)!net_gossip_load(f.g[i], author.id, t->wire, t->bytes);
+            }
+            few_actions(&f, i);
+            expect(&f, i, &want);
+        }
+        few_release(&f);
+    }
+}
+
+/* ---- with a hostile neighbour: machine LIAR is no machine, its answers are made here ---- */
+enum { LIAR = 3 };
+
+static void say(struct few *f, uint32_t to, const uint8_t *p, size_t n)
+{
+    net_gossip_frame(f->g[to], to * FEW_MAX + LIAR, p, n, f->now);
+    few_actions(f, to);
+}
+
+static void claim(struct few *f, uint32_t to, uint8_t type)
+{
+    uint8_t out[1 + WIRE_ENTRY] = {type};
+    memcpy(out + 1, author.id, 32);
+    bytes_put_le(out + 33, rnd(2) ? rnd(25) : UINT64_C(1) << 33, 8);
+    memcpy(out + 41, rnd(2) ? tree[rnd(NODES)].id : owner.id, 32);
+    bytes_put_le(out + 73, rnd(3) ? UINT64_MAX : rnd(20), 8);
+    say(f, to, out, sizeof out);
+}
+
+/* A true segment, whatever the question was: of any branch, or none. */
+static void throw_in(struct few *f, uint32_t to)
+{
+    uint8_t out[37 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+    const struct node *t = &tree[rnd(NODES)];
+    memcpy(out + 1, author.id, 32);
+    memcpy(out + 37, t->wire, t->bytes);
+    say(f, to, out, 37 + t->bytes);
+}
+
+static void lie(struct few *f, uint32_t to, const uint8_t *p, size_t n, bool segments)
+{
+    uint8_t out[33 + 40 * LIMIT_ASK_SEQS];
+    if (segments && rnd(2))
+        throw_in(f, to);
+    if (p[0] == WIRE_PULL)
+        claim(f, to, rnd(3) ? WIRE_NOHEAD : WIRE_DONE);
+    if (p[0] == WIRE_SUMMARY || p[0] == WIRE_WANT)
+        claim(f, to, WIRE_HAVE);
+    if (p[0] != WIRE_ASK)
+        return;
+    const size_t asked = (n - 33) / 8;
+    memcpy(out, p, 33);
+    out[0] = WIRE_TELL;
+    for (size_t i = 0; i < asked; i++) {
+        memcpy(out + 33 + 40 * i, p + 33 + 8 * i, 8);
+        memcpy(out + 41 + 40 * i, tree[rnd(NODES)].id, 32);
+    }
+    say(f, to, out, 33 + 40 * asked);
+}
+
+static void run_with_liar(struct few *f, uint32_t seconds, bool segments)
+{
+    for (uint32_t s = 0; s < seconds; s++) {
+        f->now += FEW_S;
+        for (uint32_t i = 0; i < LIAR; i++) {
+            net_gossip_tick(f->g[i], f->now);
+            few_actions(f, i);
+            if (rnd(8) == 0)
+                claim(f, i, WIRE_HAVE);
+        }
+        for (uint32_t most = 20000; f->first && most > 0; most--) {
+            struct few_frame *e = f->first;
+            f->first = e->next;
+            if (!f->first)
+                f->last = &f->first;
+            if (e->to == LIAR)
+                lie(f, e->link / FEW_MAX, e->data, e->n, segments);
+            else
+                net_gossip_frame(f->g[e->to], e->link, e->data, e->n, f->now);
+            few_actions(f, e->to == LIAR ? e->link / FEW_MAX : e->to);
+            free(e);
+        }
+        assert_null(f->first); /* no conversation without end */
+    }
+}
+
+/* NOHEAD without end, claims of longer feeds and lower cuts, invented ids: the honest still end at the join of what they held.  With true
+ * segments thrown in they end at one and the same place.  Nobody honest is blamed by anybody. */
+static void a_liar_changes_nothing(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 80; seed++) {
+        const bool segments = seed % 2;
+        struct few f;
+        struct holding h[3];
+        random_state = seed * 15485863;
+        grow_tree();
+        start(&f, 3);
+        memset(f.id[LIAR], 0x55, 32);
+        for (uint32_t i = 0; i < 3; i++)
+            h[i] = endow(&f, i);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_int_equal(net_gossip_link_up(f.g[i], i * FEW_MAX + LIAR, f.id[LIAR], i % 2, f.now), ERR_OK);
+            few_actions(&f, i);
+        }
+        few_link(&f, 0, 1);
+        few_link(&f, 1, 2);
+        run_with_liar(&f, 240, segments);
+        const struct holding want = join(join(h[0], h[1]), h[2]);
+        for (uint32_t i = 0; i < 3; i++) {
+            if (!segments)
+                expect(&f, i, &want);
+            assert_int_equal(f.state[i], few_state_again(&f, i));
+            assert_true(few_agree(&f, 0, i));
+            assert_int_equal(f.drops[i], 0);
+        }
+        few_release(&f);
+    }
+}
+
 /* Load order at start-up must not matter where the ledger cannot promise one: controls before, between, after. */
 static void controls_load_in_any_order(void **state)
 {
@@ -228,6 +387,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(join_is_a_join),
         cmocka_unit_test(machines_join),
+        cmocka_unit_test(any_order_gives_the_trunk),
+        cmocka_unit_test(a_liar_changes_nothing),
         cmocka_unit_test(controls_load_in_any_order),
     };
     if (net_start() != ERR_OK)

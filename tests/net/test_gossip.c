@@ -828,7 +828,7 @@ static void empty_claims_wait_longer(void **state)
     few_release(&f);
 }
 
-/* Asking for much is answered at LIMIT_LINK_RATE. */
+/* Asking for much is answered at LIMIT_LINK_RATE; then not at all; then the link is closed. */
 static void answers_are_limited(void **state)
 {
     (void)state;
@@ -848,7 +848,9 @@ static void answers_are_limited(void **state)
     assert_true(f.bytes - before > LIMIT_LINK_RATE);
     assert_true(f.bytes - before < 2 * (uint64_t)LIMIT_LINK_RATE + LIMIT_PULL_BYTES);
     net_gossip_count(f.g[0], &c);
-    assert_true(c.quota_dropped > 1000);
+    assert_true(c.quota_dropped >= LIMIT_OVER);
+    assert_int_equal(c.quota_closed, 1);
+    assert_int_equal(f.drops[0], 1);
     few_release(&f);
 }
 

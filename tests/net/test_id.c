@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -137,6 +139,46 @@ static void key_file_round_trip(void **state)
     net_identity_release(&b); /* twice is fine */
 }
 
+/* The VmFlags of the mapping that holds p, as the kernel tells them; "" if it does not. */
+static void flags_of(char flags[256], const void *p)
+{
+    char line[512];
+    bool here = false;
+    FILE *f = fopen("/proc/self/smaps", "re");
+    flags[0] = '\0';
+    while (f && fgets(line, sizeof line, f)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            here = (uintptr_t)p >= from && (uintptr_t)p < to;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            (void)snprintf(flags, 256, "%.255s", line + 8);
+    }
+    if (f)
+        (void)fclose(f);
+}
+
+/* Never in a core dump, never in swap.  (ASan makes mlock do nothing; a tiny limit makes it fail.) */
+static void keys_are_locked_in_memory(void **state)
+{
+    (void)state;
+    struct net_identity i;
+    struct rlimit r;
+    char flags[256];
+    assert_int_equal(net_identity_new(&i), ERR_OK);
+    flags_of(flags, i.sk);
+    if (flags[0]) {
+        assert_non_null(strstr(flags, " dd"));
+#ifndef __SANITIZE_ADDRESS__
+        if (getrlimit(RLIMIT_MEMLOCK, &r) == 0 && r.rlim_cur >= 1 << 20)
+            assert_non_null(strstr(flags, " lo"));
+#else
+        (void)r;
+#endif
+    }
+    net_identity_release(&i);
+    assert_null(i.sk);
+}
+
 static void write_file(const char *path, const uint8_t *p, size_t n, mode_t mode)
 {
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -189,7 +231,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hash_known_answers),     cmocka_unit_test(signature_known_answer),
         cmocka_unit_test(small_order_is_refused), cmocka_unit_test(large_s_is_refused),
-        cmocka_unit_test(key_file_round_trip),    cmocka_unit_test(bad_key_files),
+        cmocka_unit_test(key_file_round_trip),
+        cmocka_unit_test(keys_are_locked_in_memory), cmocka_unit_test(bad_key_files),
         cmocka_unit_test(hex_both_ways),
     };
     if (net_start() != ERR_OK)

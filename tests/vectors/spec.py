@@ -132,7 +132,7 @@ class Rules:
         return L
 
     def share_limit(self, step):
-        return (self.share * self.n0 * (step + self.burst) << 32) // 65536
+        return (self.share * self.n0 * (min(step, self.steps) + self.burst) << 32) // 65536
 
 
 # ---- SPEC 6: segments, with RFC 8032 Ed25519 in integers -----------------------------------------------------------

@@ -32,6 +32,10 @@ enum {
     LIMIT_FLOOD_FEEDS = 128,     /* up to so many feeds, a new link or feed floods until pruned: the shortest trees */
     LIMIT_FLOOD_LINKS = 4,       /* beyond, a new feed's first segment goes to so many neighbours */
     LIMIT_ADMITTED = 65536,      /* signed admissions held */
+    LIMIT_OVER = 1000,           /* questions of one link that its rate left unanswered, then it is closed; .. */
+    LIMIT_OVER_PER_S = 100,      /* .. so many a second are forgiven: an honest one has at most 32 open at a time */
+    LIMIT_AUTHOR_RECORDS = 1 << 20, /* a minute of one machine, and as many at once; more waits, whoever brings it */
+    LIMIT_CATCH_UP_S = 600,      /* after our start a feed of any length is taken at once */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");
@@ -49,11 +53,14 @@ enum {
     LIMIT_PING_MS = 15000,              /* of silence before we ask; keeps NAT mappings open */
     LIMIT_SILENCE_MS = 60000,           /* of silence before a link is dead */
     LIMIT_PENALTY_MS = 60000,           /* a blamed machine is kept out */
+    LIMIT_LINKS_SHARE = 2,              /* one /24 or /64 gets at most this part of the links that others dial: 1/2 */
     LIMIT_PENALTIES = 256,              /* machines kept out at once; the oldest is forgiven */
     LIMIT_RETRY_MS = 200,               /* first waiting time before dialling again; doubles */
     LIMIT_RETRY_MS_MAX = 60000,         /* last waiting time */
     LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
-    LIMIT_LINK_FRAMES_IN = 20000,       /* frames a second taken from one link; burst twice that; closed when as many were dropped */
+    LIMIT_FRAMES_IN = 20000,            /* frames a second taken from all links together; burst twice that .. */
+    LIMIT_LINK_FRAMES_IN = 200,         /* .. besides so many from each; burst twice that */
+    LIMIT_LINK_DROPS = 2000,            /* frames beyond both that one link may send before it is closed; two quiet seconds clear it */
     LIMIT_LINK_BYTES_IN = 64 << 20,     /* bytes a second taken from one link; burst twice that */
     LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
 };

@@ -82,8 +82,8 @@ struct net_gossip_counters {
     uint64_t frames_in, frames_out, bytes_in,
         bytes_out; /* gossip frames, without the transport's overhead */
     uint64_t segments_new, segments_duplicate, segments_unfit, segments_invalid,
-        segments_unadmitted, segments_late;
-    uint64_t frames_malformed, quota_dropped, table_full;
+        segments_unadmitted, segments_late, segments_delayed; /* delayed: over their author's rate, for later */
+    uint64_t frames_malformed, quota_dropped, quota_closed, table_full;
     uint64_t pulls, pulls_failed, searches, searches_failed, forks, retractions;
     uint64_t summaries, summaries_equal;
 };

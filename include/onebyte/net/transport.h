@@ -13,13 +13,15 @@
  *            key, obtains no signature over the K of his victim: he can only pass bytes on or cut the line (SIGMA, Krawczyk 2003).
  *            CERT is the certificate of DESIGN 5; the listener proves itself first, so scanners do not learn who dials.
  * Probation  Until UP a connection has LIMIT_PROBATION_MS and LIMIT_PROBATION_BYTES, and there are at most LIMIT_PROBATION of them,
- *            half of that per /24 or /64 (loopback excepted).
+ *            half of that per /24 or /64 (loopback excepted).  Of the links, too, a /24 or /64 gets at most half.
  * One link   per pair of machines.  Same direction: the newer one stays (the other end lost the older).  Both directions: the one
  *            dialled by the lower id stays.  An address that leads to a linked machine rests until that link ends; one that
  *            leads to ourselves is dropped.  Another process with our own key: NET_TWIN.
  * Upkeep     PING when nothing was heard for LIMIT_PING_MS; dead after LIMIT_SILENCE_MS.  A lost link is dialled again for ever, after
  *            0.2 s, doubling up to a minute, times a random 0.5 to 1.
- * Floods     Frames beyond the link's rate are dropped, then the link is closed and its machine kept out for LIMIT_PENALTY_MS.
+ * Floods     Each link has a small rate of frames of its own, and all of them share a large one: one neighbour may use all of it,
+ *            fifty that shout get little.  Frames beyond are dropped, then the link is closed and its machine kept out for
+ *            LIMIT_PENALTY_MS.  What the caller found useful (net_transport_useful) is not counted.
  *            Multipart messages do not exist here: the bytes TCP_INFO counts are compared with the bytes delivered, and a
  *            connection that hides more than one frame is shut down (notes/zeromq-and-sodium.md, trap 4).
  * Threads    one: every call from the thread that made it.   Memory  its own heap.   Clock  its own, for timers only. */
@@ -63,8 +65,9 @@ struct net_transport_options {
     uint8_t run_id[32];
     const char *listen; /* HOST:PORT, NULL: dial only; port 0: any free port; "*" or "[::]": every interface */
     uint32_t links_max; /* 0: LIMIT_LINKS */
-    /* 0: those of base/limits.h (LIMIT_PROBATION_MS, ...); tests shorten them. */
+    /* 0: those of base/limits.h (LIMIT_PROBATION_MS, ...); tests shorten them.  frames_per_s: the shared rate. */
     uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    bool loopback_counts; /* tests: 127.0.0.0/24 is limited like any other network */
 };
 
 /* ERR_BUSY: the address is in use; ERR_FORMAT: not an address; ERR_IO: not an address of this machine, ... (why says which). */
@@ -79,6 +82,8 @@ void net_transport_hang_up(struct net_transport *t, const char *address); /* end
 /* ERR_AGAIN: LIMIT_LINK_QUEUE_BYTES wait already; ERR_NOTFOUND: no such link; ERR_RANGE: empty, longer than LIMIT_FRAME_BYTES, or
  * first byte reserved. */
 NODISCARD enum err net_transport_send(struct net_transport *t, uint32_t link, const uint8_t *frame, size_t n);
+/* The last frame from link brought something new: it does not count towards the rates. */
+void net_transport_useful(struct net_transport *t, uint32_t link);
 /* Closes without an event.  blame: the machine is kept out for LIMIT_PENALTY_MS. */
 void net_transport_close(struct net_transport *t, uint32_t link, bool blame);
 /* Waits at most timeout_ms (-1: for ever) for an event, or for one of fds [n_fds] to become readable (ERR_OK + NET_WAKE,

@@ -1,0 +1,155 @@
+/* Too fast: delayed, then dropped, then the link is closed; and what was delayed is had later, by everybody. */
+#include "few.h"
+#include "net/wire.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+static struct few_key owner;
+
+/* Signatures are skipped through the simulator's door: millions of records are about rates, not about keys. */
+static const uint8_t *believe(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n)
+{
+    (void)ctx;
+    uint8_t *bytes = malloc(32 + n);
+    ENSURE(bytes != NULL);
+    memcpy(bytes, id, 32);
+    memcpy(bytes + 32, wire, n);
+    return bytes;
+}
+
+static void forget_bytes(void *ctx, const uint8_t *bytes)
+{
+    (void)ctx;
+    free((void *)(uintptr_t)bytes);
+}
+
+static void scene(struct few *f, struct net_rules *r, uint32_t n)
+{
+    static const struct net_intern intern = {NULL, believe, believe, forget_bytes};
+    *r = few_rules(&owner);
+    r->records_max = LIMIT_RECORDS_DEFAULT;
+    few_init(f);
+    for (uint32_t i = 0; i < n; i++) {
+        few_add(f, r, few_key((uint8_t)(200 + i)).id);
+        net_gossip_set_intern(f->g[i], &intern);
+    }
+}
+
+static uint64_t held(const struct few *f, uint32_t i, const uint8_t machine[32])
+{
+    struct net_frontier_entry e = {.count = 0};
+    (void)net_gossip_feed(f->g[i], machine, &e);
+    return e.count;
+}
+
+/* n segments of 1024 records of machine, pushed to machine 0 on a link, one a millisecond. */
+static void pushes(struct few *f, uint32_t link, const uint8_t machine[32], uint32_t n)
+{
+    uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+    struct net_segment s = {.count = 1024, .lag = 1024};
+    memcpy(push + 1, machine, 32);
+    push[33] = machine[0];
+    for (uint32_t k = 0; k < n; k++) {
+        struct net_frontier_entry e = {.count = 0};
+        (void)net_gossip_feed(f->g[0], machine, &e);
+        s.first_seq = e.count;
+        memcpy(s.prev, e.head, 8);
+        f->now += FEW_S / 1000;
+        net_gossip_frame(f->g[0], link, push, 37 + net_segment_write(push + 37, &s), f->now);
+        few_actions(f, 0);
+    }
+}
+
+/* A machine's records beyond a minute's worth wait, on every link; other machines' do not, nobody is closed, and a minute later it goes
+ * on.  In our first minutes there is no such limit: we may have been away for long. */
+static void an_author_is_slowed_down(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    struct net_gossip_counters c;
+    const uint8_t early[32] = {1}, fast[32] = {2}, slow[32] = {3};
+    scene(&f, &r, 1);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    assert_int_equal(net_gossip_link_up(f.g[0], 1, few_key(10).id, false, f.now), ERR_OK);
+    pushes(&f, 0, early, 1500);
+    assert_int_equal(held(&f, 0, early), 1500 * 1024);
+    f.now += (LIMIT_CATCH_UP_S + 1) * FEW_S;
+    pushes(&f, 0, fast, 1300);
+    const uint64_t first = held(&f, 0, fast);
+    assert_in_range(first, LIMIT_AUTHOR_RECORDS, LIMIT_AUTHOR_RECORDS + LIMIT_AUTHOR_RECORDS / 30);
+    pushes(&f, 1, fast, 10);
+    assert_in_range(held(&f, 0, fast), first, first + 1024);
+    pushes(&f, 1, slow, 10);
+    assert_int_equal(held(&f, 0, slow), 10 * 1024);
+    net_gossip_count(f.g[0], &c);
+    assert_in_range(c.segments_delayed, 200, 310);
+    assert_int_equal(f.drops[0], 0);
+    f.now += 60 * FEW_S;
+    pushes(&f, 1, fast, 500);
+    assert_true(held(&f, 0, fast) >= first + 500 * 1024);
+    few_release(&f);
+}
+
+/* What was delayed comes by itself: machine 0 holds far more of a feed than 1 takes at once, and no link is closed for it. */
+static void what_waited_is_pulled_later(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    const uint8_t early[32] = {1}, fast[32] = {2};
+    scene(&f, &r, 2);
+    few_link(&f, 0, 1);
+    pushes(&f, 1, early, 1); /* link 1 is theirs */
+    few_run(&f, LIMIT_CATCH_UP_S + 30);
+    few_unlink(&f, 0, 1);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    for (int k = 0; k < 3; k++) {
+        pushes(&f, 0, fast, 1000);
+        f.now += 70 * FEW_S;
+    }
+    few_link(&f, 0, 1);
+    few_run(&f, 5);
+    assert_true(held(&f, 1, fast) >= LIMIT_AUTHOR_RECORDS - 1024 && held(&f, 1, fast) < 2 * LIMIT_AUTHOR_RECORDS);
+    few_run(&f, 240);
+    assert_int_equal(held(&f, 1, fast), held(&f, 0, fast));
+    assert_true(few_agree(&f, 0, 1));
+    assert_int_equal(f.drops[1], 0);
+    few_release(&f);
+}
+
+/* An honest neighbour that is 300 segments behind asks again and again at the limit of our rate: it is never closed. */
+static void a_joiner_is_not_closed(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    struct net_gossip_counters c;
+    scene(&f, &r, 2);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    for (uint8_t m = 1; m <= 40; m++)
+        pushes(&f, 0, (const uint8_t[32]){m}, 1000);
+    few_link(&f, 0, 1);
+    uint32_t took = 0;
+    for (; took < 600 && !few_agree(&f, 0, 1); took += 5)
+        few_run(&f, 5);
+    net_gossip_count(f.g[0], &c);
+    assert_true(few_agree(&f, 0, 1));
+    assert_int_equal(c.quota_closed, 0);
+    assert_true(c.quota_dropped > 0); /* the limit was reached */
+    few_release(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_author_is_slowed_down),
+        cmocka_unit_test(what_waited_is_pulled_later),
+        cmocka_unit_test(a_joiner_is_not_closed),
+    };
+    if (net_start() != ERR_OK)
+        return 1;
+    owner = few_key(1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
