@@ -118,7 +118,7 @@ bool daemon_check_awaited(const struct daemon *d)
     bool owner = false;
     for (size_t i = 0; i < d->n_links; i++)
         owner = owner || memcmp(d->links[i].machine, d->m->net.owner, 32) == 0;
-    return owner && !names_what_is_held(d) && daemon_now() - d->finish_ns < final_ns;
+    return owner && !names_what_is_held(d) && (double)(daemon_now() - d->finish_ns) < d->o.drain_s / 2 * (double)NS;
 }
 
 /* ---- everybody ---- */
