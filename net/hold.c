@@ -118,6 +118,8 @@ static void lower_cut(struct net_gossip *g, struct net_feed *f, uint64_t cut)
         f->n--;
         dropped = true;
     }
+    if (before == NET_NO_CUT)
+        net_scores_forget(g->scores, f->machine);
     f->cut = cut;
     f->epoch++;
     net_table_touch(g, f);

@@ -171,9 +171,14 @@ static uint64_t rank_of(uint64_t number, uint32_t part, const uint8_t machine[32
     return bytes_get_le(hash, 8);
 }
 
+const uint8_t *net_score_machine(const uint8_t frame[NET_SCORE_BYTES])
+{
+    return frame + AT_MACHINE;
+}
+
 static const uint8_t *machine_of(const struct net_scores_entry *e)
 {
-    return e->bytes + 32 + AT_MACHINE;
+    return net_score_machine(e->bytes + 32);
 }
 
 static bool ahead(uint64_t rank_a, const uint8_t a[32], uint64_t rank_b, const uint8_t b[32])
@@ -216,7 +221,7 @@ static size_t place_of(const struct net_scores_entry *e, size_t n, uint64_t rank
     return k;
 }
 
-enum err net_scores_take(struct net_scores *t, const struct net_rules *r, const uint8_t *frame, size_t n)
+enum err net_scores_take(struct net_scores *t, const struct net_rules *r, const uint8_t *frame, size_t n, bool *tell)
 {
     struct net_score s;
     struct net_part parts[3];
@@ -254,7 +259,29 @@ enum err net_scores_take(struct net_scores *t, const struct net_rules *r, const 
     }
     e[k] = (struct net_scores_entry){.rank = rank, .bytes = bytes};
     slot->dirty = true;
+    *tell = !same && slot->told_of[s.part] < LIMIT_SCORES_STORED;
+    slot->told_of[s.part] += *tell;
     return ERR_OK;
+}
+
+void net_scores_forget(struct net_scores *t, const uint8_t machine[32])
+{
+    for (size_t i = 0; i < LIMIT_SCORE_CHECKPOINTS; i++) {
+        struct net_scores_slot *s = t->slot[i];
+        for (size_t p = 0; s && p < NET_SCORE_PARTS; p++) {
+            size_t k = 0;
+            while (k < s->n_of[p] && memcmp(machine_of(&s->of[p][k]), machine, 32) != 0)
+                k++;
+            if (k == s->n_of[p])
+                continue;
+            t->intern.drop(t->intern.ctx, s->of[p][k].bytes);
+            memmove(s->of[p] + k, s->of[p] + k + 1, (s->n_of[p] - k - 1) * sizeof *s->of[p]);
+            s->n_of[p]--;
+            s->n--;
+            t->n--;
+            s->dirty = true;
+        }
+    }
 }
 
 /* ---- what it says ---- */

@@ -13,7 +13,7 @@ struct net_scores_slot { /* one checkpoint */
     uint32_t n;
     bool dirty;
     uint8_t digest[8];
-    uint8_t n_of[NET_SCORE_PARTS];
+    uint8_t n_of[NET_SCORE_PARTS], told_of[NET_SCORE_PARTS]; /* held; told: ever stored */
     struct net_scores_entry of[NET_SCORE_PARTS][LIMIT_SCORE_REPORTERS]; /* by (rank, machine) */
 };
 struct net_scores {
@@ -30,5 +30,6 @@ struct net_scores {
 };
 const uint8_t *net_scores_slot_digest(struct net_scores_slot *s); /* [8] of the ids in it */
 struct net_scores_slot *net_scores_slot_of(const struct net_scores *t, uint64_t number); /* NULL: none */
+const uint8_t *net_score_machine(const uint8_t frame[NET_SCORE_BYTES]); /* [32] */
 uint64_t net_scores_oldest(const struct net_scores *t); /* first number of the window */
 #endif

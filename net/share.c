@@ -5,7 +5,15 @@
 
 enum { ENTRY = 16 }; /* of SCORES */
 
-static bool forward(struct net_gossip *g, const uint8_t *frame, const struct net_link *from, bool store)
+/* An admission travels with its machine's feed: of a machine that has measured nothing yet it must go with the score. */
+static void send_admission(struct net_gossip *g, const struct net_link *l, const uint8_t *machine)
+{
+    const struct net_feed *f = net_table_find(g, machine, NULL);
+    if (!f || f->n == 0)
+        net_send_admission(g, l, machine);
+}
+
+static void forward(struct net_gossip *g, const uint8_t *frame, const uint8_t *machine, const struct net_link *from, bool store)
 {
     uint8_t wire[1 + NET_SCORE_BYTES] = {WIRE_SCORE};
     memcpy(wire + 1, frame, NET_SCORE_BYTES);
@@ -13,20 +21,27 @@ static bool forward(struct net_gossip *g, const uint8_t *frame, const struct net
         const size_t at = net_queue_bytes(&g->queue, frame, NET_SCORE_BYTES);
         net_queue_push(&g->queue, &(struct net_queued){.kind = NET_CONTROL, .at = at, .bytes = NET_SCORE_BYTES});
     }
-    for (uint32_t i = 0; i < g->n_links; i++)
-        if (g->links[i] != from)
-            net_send(g, g->links[i], wire, sizeof wire);
-    return true;
+    for (uint32_t i = 0; i < g->n_links; i++) {
+        if (g->links[i] == from)
+            continue;
+        send_admission(g, g->links[i], machine);
+        net_send(g, g->links[i], wire, sizeof wire);
+    }
 }
 
 enum err net_hold_score(struct net_gossip *g, const uint8_t *frame, size_t n, bool store, const struct net_link *from)
 {
     struct net_score s;
+    bool tell = false;
     TRY(net_score_parse(&s, frame, n));
     if (!net_gossip_admitted(g, s.machine))
         return ERR_AGAIN; /* its admission may be on its way */
-    TRY(net_scores_take(g->scores, &g->rules, frame, n));
-    forward(g, frame, from, store);
+    const struct net_feed *f = net_table_find(g, s.machine, NULL);
+    if (f && f->cut != NET_NO_CUT)
+        return ERR_RANGE;
+    TRY(net_scores_take(g->scores, &g->rules, frame, n, &tell));
+    if (tell)
+        forward(g, frame, s.machine, from, store);
     return ERR_OK;
 }
 
@@ -114,8 +129,12 @@ static void send_slot(struct net_gossip *g, struct net_link *l, const struct net
     for (size_t p = 0; p < NET_SCORE_PARTS; p++)
         for (size_t k = 0; k < s->n_of[p]; k++, n += NET_SCORE_BYTES)
             memcpy(frame + n, s->of[p][k].bytes + 32, NET_SCORE_BYTES);
-    if (n > 1 && net_spend(g, l, n))
-        net_send(g, l, frame, n);
+    if (n == 1 || !net_spend(g, l, n))
+        return;
+    for (size_t p = 0; p < NET_SCORE_PARTS; p++)
+        for (size_t k = 0; k < s->n_of[p]; k++)
+            send_admission(g, l, net_score_machine(s->of[p][k].bytes + 32));
+    net_send(g, l, frame, n);
 }
 _Static_assert(NET_SCORE_PARTS * LIMIT_SCORE_REPORTERS <= LIMIT_SCORES_TOLD, "one checkpoint fits a frame");
 

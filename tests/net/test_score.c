@@ -21,8 +21,9 @@ static struct net_score made(struct few_key *k, const struct net_rules *r, uint6
 static enum err take(struct net_scores *t, const struct net_rules *r, const struct net_score *s)
 {
     uint8_t frame[NET_SCORE_BYTES];
+    bool tell;
     net_score_write(frame, s);
-    return net_scores_take(t, r, frame, sizeof frame);
+    return net_scores_take(t, r, frame, sizeof frame, &tell);
 }
 
 static struct net_scores *table(uint64_t last)
@@ -366,6 +367,118 @@ static void uninvited_machines_report_nothing(void **state)
     net_gossip_free(g);
 }
 
+/* A machine that is let in but has measured nothing has no feed for its admission to travel with. */
+static void an_invited_machine_without_records_is_heard(void **state)
+{
+    struct few_key owner = few_key(1), k[3] = {few_key(200), few_key(201), few_key(202)};
+    struct net_rules r = few_rules(&owner);
+    uint8_t id[8], control[NET_CONTROL_BYTES_MAX];
+    const struct net_identity i = few_identity(&owner);
+    struct few f;
+    (void)state;
+    r.admission = NET_INVITE;
+    few_init(&f);
+    for (uint32_t n = 0; n < 3; n++)
+        few_add(&f, &r, k[n].id);
+    few_link(&f, 0, 1);
+    few_run(&f, 1);
+    name_checkpoint(&f, &r, &owner, 1, id);
+    few_deliver(&f);
+    f.lose = true; /* the admission's own way to the others */
+    assert_int_equal(net_gossip_control(f.g[1], control, net_control_admit(control, &r, &i, k[1].id), f.now), ERR_OK);
+    few_actions(&f, 1);
+    few_deliver(&f);
+    f.lose = false;
+    report(&f, 1, &r, &k[1], 1, id, 3);
+    few_deliver(&f);
+    assert_true(same(&f, 0, 1));
+    assert_int_equal(net_scores_held(net_gossip_scores(f.g[0]), 1), 1);
+    few_link(&f, 0, 2); /* and by comparison, to one that joins later */
+    few_run(&f, 60);
+    assert_true(same(&f, 0, 2));
+    few_release(&f);
+}
+
+/* What a cut machine said is dropped, whether the cut or the score comes first. */
+static void cut_machines_report_nothing(void **state)
+{
+    struct few_key owner = few_key(1), k[3] = {few_key(200), few_key(201), few_key(202)};
+    const struct net_rules r = few_rules(&owner);
+    uint8_t id[8], control[NET_CONTROL_BYTES_MAX], frame[NET_SCORE_BYTES];
+    const struct net_identity i = few_identity(&owner);
+    struct net_score_point p;
+    struct few f;
+    (void)state;
+    few_init(&f);
+    for (uint32_t n = 0; n < 3; n++)
+        few_add(&f, &r, k[n].id);
+    few_link(&f, 0, 1);
+    few_run(&f, 1);
+    name_checkpoint(&f, &r, &owner, 1, id);
+    few_deliver(&f);
+    report(&f, 0, &r, &k[0], 1, id, 3);
+    report(&f, 1, &r, &k[1], 1, id, 3);
+    report(&f, 1, &r, &k[1], 1, id, 4);
+    few_deliver(&f);
+    assert_int_equal(net_scores_held(net_gossip_scores(f.g[0]), 1), 3);
+    assert_int_equal(net_gossip_control(f.g[0], control, net_control_retract(control, &r, &i, k[1].id, 0), f.now), ERR_OK);
+    few_actions(&f, 0);
+    few_deliver(&f);
+    assert_true(same(&f, 0, 1));
+    assert_true(net_scores_point(net_gossip_scores(f.g[1]), 1, &p));
+    assert_int_equal(p.parts, 1);
+    assert_int_equal(p.reporters, 1);
+    const struct net_score s = made(&k[1], &r, 1, 5, 1);
+    net_score_write(frame, &s);
+    assert_int_equal(net_gossip_control(f.g[0], frame, sizeof frame, f.now), ERR_RANGE);
+    few_link(&f, 1, 2);
+    few_run(&f, 60);
+    assert_true(same(&f, 0, 2));
+    few_release(&f);
+}
+
+/* One key that signs ever other scores of one part: all agree in the end, and the disk and the wire hardly notice. */
+static void changed_minds_are_not_stored(void **state)
+{
+    struct few_key owner = few_key(1), k[3] = {few_key(200), few_key(201), few_key(202)};
+    const struct net_rules r = few_rules(&owner);
+    uint8_t id[8], frame[NET_SCORE_BYTES];
+    struct few f;
+    uint32_t taken = 0;
+    (void)state;
+    few_init(&f);
+    for (uint32_t n = 0; n < 3; n++)
+        few_add(&f, &r, k[n].id);
+    few_link(&f, 0, 1);
+    few_link(&f, 1, 2);
+    few_run(&f, 1);
+    name_checkpoint(&f, &r, &owner, 1, id);
+    few_deliver(&f);
+    for (uint32_t n = 0; n < 200; n++) {
+        const struct net_score s = made(&k[0], &r, 1, 3, 1 + n);
+        net_score_write(frame, &s);
+        taken += net_gossip_control(f.g[0], frame, sizeof frame, f.now) == ERR_OK;
+        few_actions(&f, 0);
+        few_deliver(&f);
+    }
+    assert_true(taken > 2);
+    assert_int_equal(f.controls[0], 2); /* the checkpoint, one score */
+    few_run(&f, 120);
+    assert_true(same(&f, 0, 1) && same(&f, 0, 2));
+    assert_int_equal(f.controls[2], 2);
+    for (uint8_t n = 0; n < 200; n++) { /* many keys, one part */
+        struct few_key other = few_key((uint8_t)(2 + n % 190));
+        struct net_score s = made(&other, &r, 1, 4, 1);
+        net_score_write(frame, &s);
+        (void)!net_gossip_control(f.g[0], frame, sizeof frame, f.now);
+        few_actions(&f, 0);
+    }
+    few_run(&f, 120);
+    assert_true(same(&f, 0, 2));
+    assert_true(f.controls[0] <= 2 + LIMIT_SCORES_STORED);
+    few_release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +491,9 @@ int main(void)
         cmocka_unit_test(scores_reach_everybody_and_late_joiners),
         cmocka_unit_test(false_scores_cost_the_link),
         cmocka_unit_test(uninvited_machines_report_nothing),
+        cmocka_unit_test(an_invited_machine_without_records_is_heard),
+        cmocka_unit_test(cut_machines_report_nothing),
+        cmocka_unit_test(changed_minds_are_not_stored),
     };
     if (net_start() != ERR_OK)
         return 1;

@@ -9,7 +9,7 @@
  * Signed bytes: "onebyte/1 score\0", run id, bytes 1 .. 85 of the frame.  id: BLAKE2b of them.
  * Table    of the last LIMIT_SCORE_CHECKPOINTS numbers up to the last checkpoint known, per part the LIMIT_SCORE_REPORTERS
  *          machines of lowest rank (a hash of number, part and machine), of each the score of lowest id: a function of the set of
- *          scores seen, whatever their order, and bounded whatever is sent.
+ *          scores seen, whatever their order, and bounded whatever is sent.  A machine that is not admitted, or is cut, has none.
  * Threads  one per table. */
 #ifndef ONEBYTE_NET_SCORE_H
 #define ONEBYTE_NET_SCORE_H
@@ -46,8 +46,11 @@ void net_scores_free(struct net_scores *t); /* NULL is fine */
 /* A checkpoint became known: the highest number moves the window; id [8] is what scores of that number must name to be shown. */
 void net_scores_checkpoint(struct net_scores *t, uint64_t number, const uint8_t id[8]);
 /* ERR_OK: taken; ERR_RANGE: nothing new, or no place for it; ERR_AGAIN: no such checkpoint is known yet; ERR_PROTO: not a valid
- * score.  The signature is checked last. */
-NODISCARD enum err net_scores_take(struct net_scores *t, const struct net_rules *r, const uint8_t *frame, size_t n);
+ * score.  The signature is checked last.  *tell <- worth storing and pushing on: a machine's first score of its part, and not more
+ * than LIMIT_SCORES_STORED of a part.  Without that bound one key could sign ever lower ids, and every disk would keep them all. */
+NODISCARD enum err net_scores_take(struct net_scores *t, const struct net_rules *r, const uint8_t *frame, size_t n, bool *tell);
+/* The machine is cut: what it said is dropped.  (The caller refuses what it says later.) */
+void net_scores_forget(struct net_scores *t, const uint8_t machine[32]);
 
 /* One checkpoint as the reporters tell it: each part the mean of those who scored it, the parts weighted by their tokens. */
 struct net_score_point {
