@@ -139,6 +139,7 @@ void net_send_summary(struct net_gossip *g, struct net_link *l)
         memcpy(frame + 25, g->checkpoint_id, 8);
     }
     net_send(g, l, frame, sizeof frame);
+    net_send_scored(g, l);
     l->compared_ns = g->now_ns;
     g->count.summaries++;
 }
@@ -230,6 +231,7 @@ bool net_on_summary(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
         memcpy(wire + 1, g->checkpoint_frame, g->checkpoint_bytes);
         if (net_spend(g, l, 1 + g->checkpoint_bytes))
             net_send(g, l, wire, 1 + g->checkpoint_bytes);
+        net_send_scored(g, l); /* likely it lacks them, too */
     }
     net_tree_refresh(g);
     if (memcmp(p, g->tree.root, NET_TREE_BYTES) != 0) {

@@ -3,7 +3,8 @@
  *   queue.c    actions and the bytes they carry         table.c    feeds by machine, frontier, comparison tree
  *   hold.c     accept a segment, lower a cut, controls  compare.c  summaries and entries: who lacks what
  *   repair.c   PULL, fork search, blame                 gossip.c   events, links, tick, views
- *   rate.c     authors and links that are too fast */
+ *   rate.c     authors and links that are too fast
+ *   score.c    evaluation results                       share.c    .. passed on and compared */
 #ifndef NET_CORE_H
 #define NET_CORE_H
 #include "feed.h"
@@ -114,8 +115,11 @@ struct net_gossip {
     char (*addresses)[LIMIT_ADDRESS_BYTES + 1]; /* [n_addresses] */
     uint32_t n_addresses;
     struct net_intern intern;
+    struct net_scores *scores;
     struct net_gossip_counters count;
 };
+
+extern const struct net_intern net_intern_own; /* gossip.c: plain memory */
 
 uint64_t net_random(struct net_gossip *g);
 
@@ -223,4 +227,11 @@ bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size
 bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_control(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 struct net_link *net_link_by_id(const struct net_gossip *g, uint32_t id);
+
+/* share.c */
+NODISCARD enum err net_hold_score(struct net_gossip *g, const uint8_t *frame, size_t n, bool store, const struct net_link *from);
+void net_send_scored(struct net_gossip *g, const struct net_link *l);
+bool net_on_score(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
+bool net_on_scored(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
+bool net_on_scores(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 #endif

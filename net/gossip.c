@@ -1,5 +1,6 @@
 #include <onebyte/net/gossip.h>
 #include "core.h"
+#include "scores.h"
 #include "wire.h"
 
 enum { SUMMARY_S = 4, EQUAL_S = 30, ADDRESSES_S = 5 };
@@ -38,6 +39,8 @@ static void own_drop(void *ctx, const uint8_t *bytes)
     free((void *)(uintptr_t)bytes); /* ours: only lent out as const */
 }
 
+const struct net_intern net_intern_own = {NULL, own_find, own_add, own_drop};
+
 enum err net_gossip_new(struct net_gossip **out, const struct net_rules *rules,
                         const uint8_t self[32], uint64_t seed)
 {
@@ -49,7 +52,11 @@ enum err net_gossip_new(struct net_gossip **out, const struct net_rules *rules,
     g->rules = *rules;
     memcpy(g->self, self, 32);
     g->random = seed;
-    g->intern = (struct net_intern){NULL, own_find, own_add, own_drop};
+    g->intern = net_intern_own;
+    if (net_scores_new(&g->scores) != ERR_OK) {
+        free(g);
+        return ERR_NOMEM;
+    }
     *out = g;
     return ERR_OK;
 }
@@ -69,6 +76,7 @@ void net_gossip_free(struct net_gossip *g)
         link_free(g->links[i]);
     net_table_release(g);
     net_queue_release(&g->queue);
+    net_scores_free(g->scores);
     free(g->admitted);
     free(g->admissions);
     free(g->addresses);
@@ -77,8 +85,8 @@ void net_gossip_free(struct net_gossip *g)
 
 void net_gossip_set_intern(struct net_gossip *g, const struct net_intern *intern)
 {
-    ENSURE(g->n_feeds == 0);
-    g->intern = *intern;
+    ENSURE(g->n_feeds == 0 && g->scores->n == 0);
+    g->intern = g->scores->intern = *intern;
 }
 
 /* ---- addresses ---- */
@@ -296,6 +304,12 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
         return net_on_graft(g, l, p, n);
     case WIRE_ADDRESSES:
         return on_addresses(g, l, p, n);
+    case WIRE_SCORE:
+        return net_on_score(g, l, p, n);
+    case WIRE_SCORED:
+        return net_on_scored(g, l, p, n);
+    case WIRE_SCORES:
+        return net_on_scores(g, l, p, n);
     default:
         return type != 0 && type < WIRE_DAEMON; /* a later version's: not for us, no fault */
     }

@@ -1,5 +1,6 @@
 /* What a machine holds and why it changes: DESIGN 4's merge, one segment or one control event at a time. */
 #include "core.h"
+#include "scores.h"
 #include "wire.h"
 
 /* tests/net/test_canary.c builds this file with 1: a cut inside a segment then takes out the records before it too, and the
@@ -117,6 +118,8 @@ static void lower_cut(struct net_gossip *g, struct net_feed *f, uint64_t cut)
         f->n--;
         dropped = true;
     }
+    if (before == NET_NO_CUT)
+        net_scores_forget(g->scores, f->machine);
     f->cut = cut;
     f->epoch++;
     net_table_touch(g, f);
@@ -270,6 +273,7 @@ static enum err hold_checkpoint(struct net_gossip *g, const struct net_control *
     memcpy(g->checkpoint_id, id, 32);
     memcpy(g->checkpoint_frame, frame, n);
     g->checkpoint_bytes = n;
+    net_scores_checkpoint(g->scores, c->number, id);
     return ERR_OK;
 }
 
@@ -277,6 +281,8 @@ enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, 
                           const struct net_link *from)
 {
     struct net_control c;
+    if (n > 0 && frame[0] == NET_SCORE)
+        return net_hold_score(g, frame, n, store, from);
     TRY(net_control_parse(&c, frame, n));
     if (c.kind == NET_FORK)
         return hold_fork(g, &c, store, from);

@@ -87,3 +87,59 @@ void net_gossip_count(const struct net_gossip *g, struct net_gossip_counters *ou
 {
     *out = g->count;
 }
+
+/* How many of f's segments make e; NET_NOWHERE with *why: not yet, or never. */
+static uint32_t segments_of(const struct net_feed *f, const struct net_frontier_entry *e, enum err *why)
+{
+    const uint64_t end = f ? net_feed_end(f) : 0, cut = f ? f->cut : NET_NO_CUT;
+    const uint32_t n = e->count == 0 ? 0 : f ? net_feed_prefix_with(f, e->count, e->head) : NET_NOWHERE;
+    if (n != NET_NOWHERE && cut == e->cut)
+        return n;
+    /* A lower cut of ours never rises; one of theirs, or what we lack, is still on its way. */
+    *why = cut < e->cut || (n == NET_NOWHERE && e->count <= end && cut <= e->cut) ? ERR_NOTFOUND : ERR_AGAIN;
+    return NET_NOWHERE;
+}
+
+static void walk(const struct net_gossip *g, const struct net_feed *f, uint32_t a, uint32_t b, net_way_row *row, void *ctx)
+{
+    struct net_segment s;
+    uint8_t counts[LIMIT_SEGMENT_COUNT];
+    for (uint32_t i = a < b ? a : b; i < (a < b ? b : a); i++)
+        if (net_feed_get(f, i, &g->rules, f->cut, &s, counts) > 0)
+            row(ctx, f->machine, &s, counts, b < a);
+}
+
+static const struct net_frontier_entry *entry_of(const struct net_frontier_entry *e, size_t n, size_t *at, const uint8_t machine[32])
+{
+    while (*at < n && memcmp(e[*at].machine, machine, 32) < 0)
+        ++*at;
+    return *at < n && memcmp(e[*at].machine, machine, 32) == 0 ? &e[*at] : NULL;
+}
+
+enum err net_gossip_way(const struct net_gossip *g, const struct net_frontier_entry *from, size_t n_from,
+                        const struct net_frontier_entry *to, size_t n_to, uint64_t *step, net_way_row *row, void *ctx)
+{
+    enum err why = ERR_OK;
+    net_u128 clock = 0;
+    for (size_t i = 0; i < n_to; i++) {
+        const struct net_feed *f = net_table_find(g, to[i].machine, NULL);
+        const uint32_t n = segments_of(f, &to[i], &why);
+        if (n == NET_NOWHERE && why == ERR_NOTFOUND)
+            return ERR_NOTFOUND;
+        if (n != NET_NOWHERE && f)
+            clock += n < f->n ? f->segments[n].before : f->weight;
+    }
+    if (why != ERR_OK)
+        return why;
+    if (step)
+        *step = net_clock_step(clock, g->rules.n0);
+    size_t at_from = 0, at_to = 0;
+    for (uint32_t i = 0; row && i < g->n_feeds; i++) {
+        const struct net_feed *f = g->feeds[g->sorted[i]];
+        const struct net_frontier_entry *a = entry_of(from, n_from, &at_from, f->machine), *b = entry_of(to, n_to, &at_to, f->machine);
+        const uint32_t n_a = a ? segments_of(f, a, &why) : 0, n_b = b ? segments_of(f, b, &why) : 0;
+        ENSURE(n_a != NET_NOWHERE && n_b != NET_NOWHERE);
+        walk(g, f, n_a, n_b, row, ctx);
+    }
+    return ERR_OK;
+}

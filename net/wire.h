@@ -1,6 +1,6 @@
 /* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is SPEC 7's frontier entry:
  * machine [32], count u64, head [32], cut u64.  Nothing here is signed: the link is authenticated, and what matters carries
- * its author's signature.  Types 20..63 are for later versions and ignored; 64.. belong to the daemon.
+ * its author's signature.  Types 23..63 are for later versions and ignored; 64.. belong to the daemon.
  *
  *  1 HELLO     version u8, listening address (rest of the frame, may be empty)
  *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES / ENTRIES of the receiver
@@ -20,11 +20,16 @@
  * 16 CONTROL   net/control.h
  * 17 ADDRESSES (length u8, bytes) ...   listening addresses of others
  * 18 PRUNE     name u32                 of yours: do not push it, others do; a PULL or GRAFT takes it back
- * 19 GRAFT     machine [32] ...         push me these (none: all): what brought them to me is gone */
+ * 19 GRAFT     machine [32] ...         push me these (none: all): what brought them to me is gone
+ * 20 SCORE     frames of net/score.h, 1..LIMIT_SCORES_TOLD
+ * 21 SCORED    digest [16] of all scores that the sender holds; with each SUMMARY     -> SCORES if the receiver's differs
+ * 22 SCORES    answer u8 (0, 1), (checkpoint number u64, digest [8] of its scores) ascending   -> SCOREs of the numbers that differ;
+ *                                       to an answer 0, where the receiver lacks something, SCORES with 1 */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 #include <onebyte/base/limits.h>
 #include <onebyte/net/control.h>
+#include <onebyte/net/score.h>
 
 enum {
     WIRE_HELLO = 1,
@@ -46,6 +51,9 @@ enum {
     WIRE_ADDRESSES,
     WIRE_PRUNE,
     WIRE_GRAFT,
+    WIRE_SCORE,
+    WIRE_SCORED,
+    WIRE_SCORES,
     WIRE_DAEMON = 64,
 };
 enum { WIRE_ENTRY = 80, WIRE_VERSION = 1, WIRE_ENTRIES_MAX = 96, WIRE_GRAFTS_MAX = 256 };
@@ -55,4 +63,6 @@ _Static_assert(1 + 64 + WIRE_ENTRIES_MAX * WIRE_ENTRY <= LIMIT_FRAME_BYTES,
 _Static_assert(1 + NET_CONTROL_BYTES_MAX <= LIMIT_FRAME_BYTES, "a fork proof fits");
 _Static_assert(1 + LIMIT_ADDRESSES_TOLD * (1 + LIMIT_ADDRESS_BYTES) <= LIMIT_FRAME_BYTES,
                "addresses fit");
+_Static_assert(1 + LIMIT_SCORES_TOLD * NET_SCORE_BYTES <= LIMIT_FRAME_BYTES, "a frame of scores fits");
+_Static_assert(2 + LIMIT_SCORE_CHECKPOINTS * 16 <= LIMIT_FRAME_BYTES, "a list of checkpoints fits");
 #endif

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <onebyte/net/control.h>
 #include <onebyte/net/ledger.h>
+#include <onebyte/net/score.h>
 #include <onebyte/zo/codec.h>
 #include <string.h>
 #include <time.h>
@@ -69,12 +70,34 @@ static bool print_segment(void *ctx, const uint8_t machine[32], const uint8_t *w
                                 zo_f16_to_double(s.loss_f16), zo_f16_to_double(s.r_f16), n) < 0);
 }
 
+static bool print_score(struct printer *p, const struct net_score *s)
+{
+    char hex[65];
+    const double loss = ldexp((double)s->nats, -NET_SCORE_NATS_BITS) / (double)s->tokens;
+    net_hex(hex, s->machine, 32);
+    if (p->v->machine && strncmp(hex, p->v->machine, strlen(p->v->machine)) != 0)
+        return true;
+    p->rows++;
+    if (p->v->common.json)
+        return !(p->failed = peer_json_print(json_pack("{s:s, s:s, s:I, s:I, s:i, s:o, s:I, s:I}", "kind", "score", "machine", hex,
+                                                       "number", (json_int_t)s->number, "step", (json_int_t)s->step, "part",
+                                                       (int)s->part, "loss", peer_json_real(loss), "tokens",
+                                                       (json_int_t)s->tokens, "finite", (json_int_t)s->finite)) !=
+                             PEER_EXIT_OK);
+    return !(p->failed = printf("%-20s  %.8s  score of checkpoint %" PRIu64 " part %" PRIu32 ": loss %.6g over %" PRIu64
+                                " tokens, self-reported\n",
+                                "-", hex, s->number, s->part, loss, s->tokens) < 0);
+}
+
 static bool print_control(void *ctx, const uint8_t *frame, size_t n)
 {
     static const char *const names[] = {"", "retract", "fork", "admit", "checkpoint"};
     struct printer *p = ctx;
     struct net_control c;
+    struct net_score score;
     char hex[65];
+    if (net_score_parse(&score, frame, n) == ERR_OK)
+        return print_score(p, &score);
     if (net_control_parse(&c, frame, n) != ERR_OK)
         return true;
     const bool of_machine = c.kind != NET_CHECKPOINT;

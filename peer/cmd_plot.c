@@ -4,7 +4,9 @@
 #include "peer/options.h"
 #include "peer/plot.h"
 #include <errno.h>
+#include <onebyte/net/control.h>
 #include <onebyte/net/ledger.h>
+#include <onebyte/net/score.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,9 @@ struct values {
 
 struct plotting {
     struct peer_plot plot;
+    const struct peer_manifest *manifest;
+    struct net_scores *scores;
+    bool last; /* of the control events: first the checkpoints, then their scores */
     uint64_t end, machine, segments;
     uint8_t id[32];
     bool draw; /* first pass: only where the axis ends */
@@ -40,6 +45,41 @@ static bool row(void *ctx, const uint8_t machine[32], const uint8_t *wire, size_
     return true;
 }
 
+static bool control(void *ctx, const uint8_t *frame, size_t n)
+{
+    struct plotting *p = ctx;
+    const struct net_rules *r = &p->manifest->net;
+    struct net_control c;
+    uint8_t id[32];
+    if (p->last) {
+        (void)!net_scores_take(p->scores, r, frame, n); /* what is no score, or not valid, is not drawn */
+        return true;
+    }
+    if (net_control_parse(&c, frame, n) != ERR_OK || c.kind != NET_CHECKPOINT || net_control_check(&c, r) != ERR_OK)
+        return true;
+    net_control_id(id, &c, r);
+    net_scores_checkpoint(p->scores, c.number, id);
+    return true;
+}
+
+static enum err gather_scores(struct plotting *p, const char *file, struct net_ledger *ledger, struct err_why *why)
+{
+    struct net_score_point point;
+    enum err e = net_scores_new(&p->scores);
+    for (int pass = 0; pass < 2 && e == ERR_OK; pass++) {
+        p->last = pass == 1;
+        if (file)
+            e = net_ledger_import(file, p->manifest->run_id, NULL, NULL, control, p, why);
+        else if ((e = net_ledger_each_control(ledger, control, p)) != ERR_OK)
+            (void)err_set(why, e, "cannot read the ledger: %s", err_str(e));
+    }
+    for (uint64_t from = 0; e == ERR_OK && net_scores_point(p->scores, from, &point); from = point.number + 1)
+        if (point.examples == point.total)
+            peer_plot_eval(&p->plot, point.step, point.loss);
+    net_scores_free(p->scores);
+    return e;
+}
+
 static enum err gather(struct plotting *p, const struct values *v, const struct peer_manifest *m,
                        const struct peer_home *home, struct err_why *why)
 {
@@ -60,6 +100,9 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
         else if ((e = net_ledger_each(ledger, row, p)) != ERR_OK)
             (void)err_set(why, e, "cannot read the ledger: %s", err_str(e));
     }
+    p->manifest = m;
+    if (e == ERR_OK && p->segments > 0)
+        e = gather_scores(p, v->ledger, ledger, why);
     net_ledger_close(ledger);
     if (e == ERR_OK && p->segments == 0)
         return err_set(why, ERR_NOTFOUND, "the ledger is empty: nothing to draw yet");
@@ -132,7 +175,7 @@ static const struct peer_option options[] = {
 const struct peer_command peer_cmd_plot = {
     .name = "plot",
     .args = "",
-    .summary = "draw loss, gradients per second, bytes and peers over steps, as SVG",
+    .summary = "draw loss, eval loss, gradients per second, bytes and peers over steps, as SVG",
     .details =
         "Everything comes from the ledger; the peer may be running. Any browser shows the file.",
     .options = options,

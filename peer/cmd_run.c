@@ -13,7 +13,7 @@
 struct values {
     struct peer_common common;
     struct peer_flags flags;
-    const char *listen, *data, *log_level, *log_format;
+    const char *listen, *data, *eval_data, *log_level, *log_format;
     struct peer_list connect;
     uint64_t batch, segment, snapshot, checkpoint;
     double seal, linger, drain;
@@ -30,7 +30,7 @@ struct setup {
     struct peer_engine engine;
     struct zo_dataset *data;
     struct peer_host_limits host;
-    char model_dir[PEER_PATH_BYTES], data_path[PEER_PATH_BYTES], address[256];
+    char model_dir[PEER_PATH_BYTES], data_path[PEER_PATH_BYTES], eval_path[PEER_PATH_BYTES], address[256];
     const char *connect[PEER_LIST_MAX + 1];
     size_t n_connect;
 };
@@ -142,14 +142,34 @@ static enum err find_data(struct setup *s, const struct values *v, const char *a
     if (s->manifest.public_data)
         TRY(peer_manifest_check_data(&s->manifest.data, path, why));
     TRY(peer_absolute(s->data_path, path, why));
-    TRY(peer_home_set(&s->home, "data", s->data_path, why));
-    char eval[PEER_PATH_BYTES];
-    if (file) {
-        peer_paths_get(arg, "eval_data", eval);
-        if (eval[0])
-            TRY(peer_home_set(&s->home, "eval_data", eval, why));
+    return peer_home_set(&s->home, "data", s->data_path, why);
+}
+
+/* The run's eval set, to score checkpoints on.  One that is named must be it; one that is only remembered may be gone. */
+static enum err find_eval(struct setup *s, const struct values *v, const char *arg, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES] = "";
+    struct err_why gone;
+    if (v->eval_data && !s->manifest.eval_data.present)
+        return err_set(why, ERR_RANGE, "--eval-data: this run has no eval set (init --eval-data)");
+    if (v->eval_data)
+        snprintf(path, sizeof path, "%s", v->eval_data);
+    if (!path[0] && arg && !peer_invite_is(arg))
+        peer_paths_get(arg, "eval_data", path);
+    if (!path[0])
+        peer_home_get(&s->home, "eval_data", path);
+    if (!path[0] || !s->manifest.eval_data.present || (v->relay && !v->eval_data))
+        return ERR_OK;
+    if (peer_manifest_check_data(&s->manifest.eval_data, path, v->eval_data ? why : &gone) != ERR_OK) {
+        if (v->eval_data)
+            return ERR_FORMAT;
+        char quoted[sizeof gone.text];
+        peer_log_quote(quoted, sizeof quoted, gone.text);
+        peer_log(PEER_WARN, "eval", "reason=\"%s\" consequence=\"this peer scores no checkpoints\"", quoted);
+        return ERR_OK;
     }
-    return ERR_OK;
+    TRY(peer_absolute(s->eval_path, path, why));
+    return peer_home_set(&s->home, "eval_data", s->eval_path, why);
 }
 
 static enum err open_engine(struct setup *s, const struct values *v, struct err_why *why)
@@ -189,7 +209,8 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
     peer_log_start(level, v->log_format && strcmp(v->log_format, "json") == 0, false, peer_home_path(&s->home, "log", log));
     TRY(find_manifest(s, arg, why));
     TRY(find_model(s, v, arg, why));
-    return find_data(s, v, arg, why);
+    TRY(find_data(s, v, arg, why));
+    return find_eval(s, v, arg, why);
 }
 
 static int report(const struct values *v, enum peer_daemon_end end, json_t *status)
@@ -218,6 +239,7 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
         }
         const struct peer_daemon_options o = {
             .home = &s->home, .manifest = &s->manifest, .engine = &s->engine, .data = s->data, .model_dir = s->model_dir,
+            .eval_data = s->eval_path[0] ? s->eval_path : NULL,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
             .memory = zo_model_memory(s->engine.model) == ZO_MEMORY_FAST ? "fast" : "lean", .paused = v->paused, .snapshot_every = v->snapshot,
@@ -270,6 +292,7 @@ static const struct peer_option options[] = {
     {"listen", PEER_TEXT, AT(listen), "HOST:PORT", "accept peers here, port 0 for any free one (default: dial out only)", 0, 0},
     {"connect", PEER_LIST, AT(connect), "HOST:PORT", "a peer to join by; may be given many times; retried for ever", 0, 0},
     {"data", PEER_TEXT, AT(data), "FILE", "JSONL examples to learn from (default: as in the last run; none: relay only)", 0, 0},
+    {"eval-data", PEER_TEXT, AT(eval_data), "FILE", "the run's eval set, to score the owner's checkpoints on (default: as in the last run)", 0, 0},
     {"relay", PEER_FLAG, AT(relay), NULL, "measure nothing: only fold, store and pass on what others send", 0, 0},
     {"paused", PEER_FLAG, AT(paused), NULL, "measure only after `onebyte resume`", 0, 0},
     PEER_FLAG_ROWS(struct values, flags, "folder of the base model (default: as in the last run, or fetched from peers)"),

@@ -1,5 +1,6 @@
 /* onebyte status: what a peer is doing, or, when none runs here, what it last was. */
 #include "peer/control.h"
+#include "peer/curve.h"
 #include "peer/engine.h"
 #include "peer/home.h"
 #include "peer/json_out.h"
@@ -187,6 +188,30 @@ static void print_why(FILE *out, const json_t *o)
     fprintf(out, "  because       paused until %s, %s from now (onebyte resume goes on)\n", when, left);
 }
 
+/* The curve, and what is known of its newest point. */
+static void print_eval(FILE *out, const json_t *eval)
+{
+    char curve[PEER_CURVE_BYTES];
+    const json_t *points = json_object_get(eval, "points");
+    const size_t n = json_array_size(points);
+    if (n == 0)
+        return;
+    const json_t *p = json_array_get(points, n - 1);
+    if (peer_curve_text(curve, eval, peer_curve_utf8()) > 0)
+        fprintf(out, "  eval curve    %s", curve);
+    else
+        fprintf(out, "  eval curve    -");
+    if (isfinite(number(eval, "loss")))
+        fprintf(out, "  %.5f nats per token at step %.0f", number(eval, "loss"), number(eval, "step"));
+    fprintf(out, "\n                checkpoint %.0f: %.0f of %.0f examples, self-reported by %.0f machine%s", number(p, "number"),
+            number(p, "examples"), number(p, "total"), number(p, "reporters"), number(p, "reporters") == 1 ? "" : "s");
+    if (isfinite(number(p, "spread")))
+        fprintf(out, " that differ by %.2g nats at most", number(p, "spread"));
+    if (number(p, "nonfinite") > 0)
+        fprintf(out, ", %.0f losses not finite", number(p, "nonfinite"));
+    fprintf(out, "\n");
+}
+
 static void print_run(FILE *out, const json_t *o)
 {
     const json_t *agreement = json_object_get(o, "agreement"), *checkpoint = json_object_get(o, "checkpoint");
@@ -206,6 +231,7 @@ static void print_run(FILE *out, const json_t *o)
                number(agreement, "links"));
     if (json_is_object(checkpoint))
         fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
+    print_eval(out, json_object_get(o, "eval"));
 }
 
 static void print_host(FILE *out, const json_t *o)

@@ -1,4 +1,5 @@
 #include "peer/compute.h"
+#include "peer/compute_eval.h"
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
@@ -81,6 +82,8 @@ struct peer_compute {
     /* Wanted of the state at its next mark. */
     struct peer_msg_write *write;
     bool name;
+    struct peer_evaluation eval;
+    size_t eval_at; /* pending folds that came before it */
     struct peer_msg_fatal *fatal;
 };
 
@@ -215,12 +218,16 @@ static void fold_ready(struct peer_compute *c)
                                 .r_f16 = m->r_f16};
         memcpy(s.codes, m->body, m->count);
         peer_folds_put(&c->folds, c->o.engine->manifest, m->machine, &s, m->body + m->count, m->subtract);
-        peer_msg_free(m);
+        if (c->eval.msg && i >= c->eval_at)
+            peer_evaluation_keep(&c->eval, m);
+        else
+            peer_msg_free(m);
         if (peer_folds_full(&c->folds))
             flush(c);
     }
     flush(c);
     c->n_pending -= c->n_ready;
+    c->eval_at -= c->eval_at < c->n_ready ? c->eval_at : c->n_ready;
     for (size_t i = 0; i < c->n_pending; i++)
         c->pending[i] = c->pending[i + c->n_ready];
     c->n_ready = 0;
@@ -516,7 +523,7 @@ static double window_mean(const struct peer_compute *c)
 
 static void figures_send(struct peer_compute *c)
 {
-    const bool asked = c->asked;
+    const bool asked = c->asked && !c->eval.away; /* of another state then: answered when it is back */
     const double now = now_s();
     if (!asked && now - c->figures_at < figures_every_s)
         return;
@@ -541,7 +548,7 @@ static void figures_send(struct peer_compute *c)
     m->f.batch = c->batch;
     m->f.passes_per_example = passes_per_group(c->rules);
     why_not(c, m->f.why, sizeof m->f.why);
-    c->asked = false;
+    c->asked = c->asked && !asked;
     c->figures_at = now;
     peer_pipe_send(c->out, m);
 }
@@ -589,6 +596,11 @@ static void take(struct peer_compute *c, struct peer_msg *m)
     case PEER_MSG_NAME:
         c->name = true;
         break;
+    case PEER_MSG_EVAL:
+        ENSURE(!c->eval.msg && c->n_ready == c->n_pending);
+        c->eval.msg = (struct peer_msg_eval *)(void *)m;
+        c->eval_at = c->n_pending;
+        return; /* kept */
     case PEER_MSG_WRITE:
         peer_msg_free(c->write);
         c->write = (struct peer_msg_write *)(void *)m;
@@ -606,14 +618,35 @@ static bool may_measure(const struct peer_compute *c)
     return !why[0] && !c->waiting && !(is_sync(c) && c->mark->step < c->sealed_round);
 }
 
+/* A part of the eval set; the state is the checkpoint's until it is done. */
+static void evaluate(struct peer_compute *c)
+{
+    struct peer_msg_evaled *answer = NULL;
+    const enum err e = peer_evaluation_turn(&c->eval, c->o.engine, &answer);
+    if (e != ERR_OK)
+        fail(c, e, "folding back after an evaluation");
+    if (answer)
+        peer_pipe_send(c->out, answer);
+}
+
 /* One turn.  Returns false when there is nothing to do but wait. */
 static bool turn(struct peer_compute *c)
 {
+    if (c->eval.answer) {
+        evaluate(c);
+        return true;
+    }
     if (c->n_g > 0 && !may_measure(c))
         c->n_g = 0; /* held or finished: what was begun is thrown away, its seqs are used later */
     if (c->n_g == 0 && c->mark) {
         fold_ready(c);
         at_mark(c);
+        if (c->eval.msg && !c->stop) {
+            const enum err e = peer_evaluation_begin(&c->eval, c->o.engine);
+            if (e != ERR_OK)
+                fail(c, e, "folding for an evaluation");
+            return true;
+        }
         if (c->stop || !may_measure(c))
             return false;
         segment_begin(c);
@@ -656,6 +689,9 @@ static void *compute_main(void *arg)
     if (!c->fatal) { /* the last word: the state at the last mark, its digest from memory */
         c->stop = false;
         c->n_g = 0;
+        const enum err e = peer_evaluation_back(&c->eval, c->o.engine);
+        if (e != ERR_OK)
+            fail(c, e, "folding back after an evaluation");
         fold_ready(c);
         c->asked = true;
         figures_send(c);
@@ -672,6 +708,7 @@ static void compute_free(struct peer_compute *c)
     free(c->pending);
     peer_msg_free(c->mark);
     peer_msg_free(c->write);
+    peer_evaluation_free(&c->eval);
     peer_folds_release(&c->folds);
     free(c->frontier);
     free(c->passes);

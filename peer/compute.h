@@ -29,11 +29,13 @@ enum peer_msg_kind {
     PEER_MSG_PROVE,    /* struct peer_msg_prove: the FOLDs so far, before any MARK, are all of this snapshot */
     PEER_MSG_WRITE,    /* struct peer_msg_write: a snapshot of the state at its next mark */
     PEER_MSG_NAME,     /* struct peer_msg: hash the state at its next mark, for a checkpoint */
+    PEER_MSG_EVAL,     /* struct peer_msg_eval, right after a MARK: score a part of the eval set at another state */
     /* compute -> net */
     PEER_MSG_SEALED,  /* struct peer_msg_sealed */
     PEER_MSG_FIGURES, /* struct peer_msg_figures: now and then, and as the answer to ASK */
     PEER_MSG_FATAL,   /* struct peer_msg_fatal: the actor has stopped by itself */
     PEER_MSG_NAMED,   /* struct peer_msg_named: the answer to NAME */
+    PEER_MSG_EVALED,  /* struct peer_msg_evaled: the answer to EVAL */
 };
 
 struct peer_msg_fold {
@@ -72,6 +74,25 @@ struct peer_msg_named {
     uint8_t state[32]; /* BLAKE2b of the state bytes, SPEC 7 */
     size_t n_frontier; /* bytes */
     uint8_t frontier[];
+};
+
+/* One at a time.  folds turn the state of the MARK before it into the state that is evaluated; afterwards they are taken back. */
+struct peer_msg_eval {
+    struct peer_msg head;
+    const char *path; /* the eval set; outlives the actor; opened at the first EVAL */
+    uint64_t number;  /* of the checkpoint, for the answer */
+    uint32_t part, step;
+    struct peer_msg_fold **folds; /* [n_folds], the actor's */
+    size_t n_folds, folds_max;
+};
+
+struct peer_msg_evaled {
+    struct peer_msg head;
+    uint64_t number, tokens;
+    uint32_t part, step, total, finite, choices, correct;
+    double nats, seconds;
+    enum err code; /* not ERR_OK: nothing was scored; why says */
+    struct err_why why;
 };
 
 struct peer_msg_feed { /* the feed to measure for from now on */

@@ -4,6 +4,7 @@
 #include "peer/notify.h"
 #include <errno.h>
 #include <onebyte/base/bytes.h>
+#include <onebyte/net/score.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -66,6 +67,7 @@ enum { BAD_FEEDS = 64 };
 struct loading {
     struct daemon *d;
     bool fold; /* false: what gossip wants done is thrown away */
+    bool last; /* the last pass: scores are looked at when their checkpoint is known, and once */
     uint64_t segments, refused;
     struct { uint8_t machine[32]; uint64_t seq; } bad[BAD_FEEDS];
     size_t n_bad;
@@ -110,7 +112,10 @@ static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wi
 static bool load_control(void *ctx, const uint8_t *frame, size_t n)
 {
     struct loading *l = ctx;
-    if (net_gossip_load_control(l->d->gossip, frame, n) != ERR_OK)
+    if (!l->last && n > 0 && frame[0] == NET_SCORE)
+        return true;
+    const enum err e = net_gossip_load_control(l->d->gossip, frame, n);
+    if (e != ERR_OK && e != ERR_RANGE && e != ERR_AGAIN)
         l->refused++;
     take_actions(l);
     return true;
@@ -123,6 +128,7 @@ static enum err load_ledger(struct daemon *d, bool fold, struct err_why *why)
     const enum err e1 = net_ledger_each_control(d->ledger, load_control, &l);
     l.refused = 0;
     const enum err e2 = net_ledger_each(d->ledger, load_segment, &l);
+    l.last = true;
     const enum err e3 = net_ledger_each_control(d->ledger, load_control, &l);
     if (e1 != ERR_OK || e2 != ERR_OK || e3 != ERR_OK)
         return err_set(why, ERR_IO, "%s/ledger.db cannot be read; move it away and start again: the network has the rest",
@@ -319,6 +325,9 @@ static void take_messages(struct daemon *d)
         case PEER_MSG_NAMED:
             daemon_check_named(d, (const struct peer_msg_named *)(const void *)m);
             break;
+        case PEER_MSG_EVALED:
+            daemon_eval_take(d, (const struct peer_msg_evaled *)(const void *)m);
+            break;
         case PEER_MSG_FATAL:
             d->why = ((const struct peer_msg_fatal *)(const void *)m)->why;
             quit(d, PEER_END_FAILED);
@@ -387,6 +396,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
         stop_asking(d, now);
     daemon_snap_tick(d);
     daemon_check_tick(d);
+    daemon_eval_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
@@ -509,6 +519,7 @@ static void release(struct daemon *d)
     daemon_round_free(d);
     daemon_snap_free(d);
     free(d->check.bytes);
+    daemon_eval_free(d);
     peer_donor_release(&d->donor);
 }
 

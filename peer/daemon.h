@@ -25,6 +25,7 @@ struct peer_daemon_options {
     const char *listen;                     /* HOST:PORT, NULL: dial only */
     const char *const *connect;             /* [n_connect] */
     size_t n_connect;
+    const char *eval_data;                  /* the manifest's eval set, to score checkpoints on; NULL: others do */
     size_t batch;
     uint32_t segment_max;                   /* 0: the manifest's */
     double seal_s;                          /* 0: the manifest's */

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FRONTIER = 71, QUESTION = 13, ANSWER_HEAD = 17, FRONTIER_BYTES_MAX = LIMIT_FEEDS * PEER_FRONTIER_ENTRY };
+enum { FINALS_MAX = 8, FRONTIER = 71, QUESTION = 13, ANSWER_HEAD = 17, FRONTIER_BYTES_MAX = LIMIT_FEEDS * PEER_FRONTIER_ENTRY };
 static const uint64_t ask_every_ns = NS;
 static const uint64_t final_ns = 10 * NS; /* the last step waits no longer for its checkpoint */
 _Static_assert(ANSWER_HEAD + JOIN_PIECE <= LIMIT_FRAME_BYTES, "a piece fits a frame");
@@ -37,6 +37,17 @@ static void save(struct daemon *d, uint64_t number, const uint8_t *frontier, siz
         ok = false;
     if (!ok || rename(part, path) != 0)
         peer_log(PEER_WARN, "checkpoint", "number=%" PRIu64 " reason=\"its frontier cannot be written (disk full?)\"", number);
+}
+
+bool daemon_check_frontier(const struct daemon *d, uint64_t number, uint8_t **bytes, size_t *n)
+{
+    char path[PEER_PATH_BYTES], *text = NULL;
+    struct err_why why;
+    peer_checkpoint_path(d->o.home, number, path);
+    if (peer_read_file(&text, n, path, FRONTIER_BYTES_MAX, &why) != ERR_OK)
+        return false;
+    *bytes = (uint8_t *)text;
+    return true;
 }
 
 /* ---- the owner ---- */
@@ -70,19 +81,44 @@ void daemon_check_named(struct daemon *d, const struct peer_msg_named *m)
     const size_t n = net_control_checkpoint(frame, &d->m->net, &d->self, number, hash, m->state);
     const enum err e = net_gossip_control(d->gossip, frame, n, daemon_now());
     daemon_actions(d);
-    d->changed_ns = daemon_now(); /* at the end: the neighbours get it, too */
     peer_log(e == ERR_OK ? PEER_INFO : PEER_WARN, "checkpoint", "number=%" PRIu64 " step=%" PRIu64, number, daemon_progress(d));
 }
 
+static bool names_what_is_held(const struct daemon *d)
+{
+    struct net_control last;
+    uint8_t now[32];
+    if (!daemon_check_last(d, &last))
+        return false;
+    net_gossip_frontier_digest(d->gossip, d->m->net.sync ? d->round : NET_ALL, now);
+    return memcmp(last.frontier, now, 32) == 0;
+}
+
+/* The final model is the last checkpoint: named again when records came after it. */
 bool daemon_check_final(struct daemon *d)
 {
     if (!makes(d))
         return false;
-    if (!d->check.final) {
-        d->check.final = true;
+    if (!d->check.naming && d->check.finals < FINALS_MAX && !names_what_is_held(d)) {
+        d->check.finals++;
         name(d);
     }
     return d->check.naming && daemon_now() - d->check.asked_ns < final_ns;
+}
+
+bool daemon_check_awaited(const struct daemon *d)
+{
+    struct net_control c;
+    char path[PEER_PATH_BYTES];
+    if (!daemon_check_last(d, &c))
+        return false; /* this owner makes none */
+    peer_checkpoint_path(d->o.home, c.number, path);
+    if (d->n_links > 0 && access(path, R_OK) != 0)
+        return true;
+    bool owner = false;
+    for (size_t i = 0; i < d->n_links; i++)
+        owner = owner || memcmp(d->links[i].machine, d->m->net.owner, 32) == 0;
+    return owner && !names_what_is_held(d) && (double)(daemon_now() - d->finish_ns) < d->o.drain_s / 2 * (double)NS;
 }
 
 /* ---- everybody ---- */

@@ -14,25 +14,31 @@ enum { FRONTIER_ENTRY = 80 };
 
 /* ---- to the compute actor ---- */
 
-void daemon_fold(struct daemon *d, const struct net_action *a)
+struct peer_msg_fold *daemon_fold_message(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts,
+                                          bool subtract)
 {
-    const struct net_segment *s = a->segment;
-    d->dirty = true;
-    d->changed_ns = daemon_now();
-    if (d->snap.phase != SNAP_OFF)
-        return; /* the state is built later, from everything held then */
     struct peer_msg_fold *m = peer_msg_new(PEER_MSG_FOLD, sizeof *m + 2 * (size_t)s->count);
     ENSURE(m != NULL); /* a fold lost would be a wrong state */
-    memcpy(m->machine, a->machine, 32);
+    memcpy(m->machine, machine, 32);
     m->first_seq = s->first_seq;
     m->step = s->step;
     m->lag = s->lag;
     m->count = s->count;
     m->r_f16 = s->r_f16;
-    m->subtract = a->kind == NET_UNFOLD;
+    m->subtract = subtract;
     memcpy(m->body, s->codes, s->count);
-    memcpy(m->body + s->count, a->counts, s->count);
-    if (!daemon_round_hold_fold(d, s->step, m))
+    memcpy(m->body + s->count, counts, s->count);
+    return m;
+}
+
+void daemon_fold(struct daemon *d, const struct net_action *a)
+{
+    d->dirty = true;
+    d->changed_ns = daemon_now();
+    if (d->snap.phase != SNAP_OFF)
+        return; /* the state is built later, from everything held then */
+    struct peer_msg_fold *m = daemon_fold_message(a->machine, a->segment, a->counts, a->kind == NET_UNFOLD);
+    if (!daemon_round_hold_fold(d, a->segment->step, m))
         peer_pipe_send(d->to_compute, m);
 }
 
@@ -307,6 +313,8 @@ void daemon_finish(struct daemon *d)
     if (!enough && (double)(now - d->finish_ns) < d->m->round_timeout_s * (double)NS && daemon_round_stragglers(d))
         return; /* they need this peer to hear of each other */
     if ((settled || enough) && daemon_check_final(d))
+        return;
+    if (!enough && (daemon_check_awaited(d) || daemon_eval_pending(d)))
         return;
     if (!(settled && quiet) && !enough)
         return;

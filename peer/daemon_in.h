@@ -74,8 +74,24 @@ struct snap {
     } served[SNAP_SERVED];
 };
 
+enum { EVAL_BEHIND = 8 }; /* checkpoints that may be scored while newer ones come */
+
+struct eval { /* daemon_eval.c */
+    bool busy, failed;             /* the compute actor has a part; the eval set cannot be read */
+    uint64_t tick_ns, seen;        /* seen: number of the newest one noticed */
+    uint64_t since_ns[EVAL_BEHIND]; /* at number % EVAL_BEHIND: known since */
+    bool gone[EVAL_BEHIND];         /* .. cannot be rebuilt here */
+    uint8_t id[EVAL_BEHIND][8];
+    uint64_t number;               /* whose frontier is here */
+    struct net_frontier_entry *to; /* [n_to] */
+    size_t n_to;
+    uint32_t empty;                /* parts without examples */
+    double part_s;                 /* what a part took */
+};
+
 struct check { /* daemon_check.c */
-    bool naming, final;           /* the compute actor was asked; for the last step */
+    bool naming;                  /* the compute actor was asked */
+    uint32_t finals;              /* namings at the last step */
     uint64_t next, asked_ns;      /* step of the next one */
     uint8_t want[32];             /* the frontier that is fetched */
     uint64_t want_number, have, got, total, wanted_ns;
@@ -87,6 +103,7 @@ struct check { /* daemon_check.c */
 struct daemon {
     struct peer_daemon_options o;
     struct check check;
+    struct eval eval;
     struct snap snap;
     const struct peer_manifest *m;
     struct net_identity self;
@@ -171,6 +188,8 @@ struct link *daemon_link(struct daemon *d, uint32_t id);
 
 /* daemon_feed.c */
 void daemon_fold(struct daemon *d, const struct net_action *a);
+struct peer_msg_fold *daemon_fold_message(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts,
+                                          bool subtract);
 void daemon_sealed(struct daemon *d, const struct peer_msg_sealed *s);
 void daemon_feed_send(struct daemon *d, bool sealed);
 void daemon_own_behind(struct daemon *d, const struct net_action *a);
@@ -193,8 +212,16 @@ void daemon_round_free(struct daemon *d);
 bool daemon_check_last(const struct daemon *d, struct net_control *c); /* false: no checkpoint yet */
 void daemon_check_named(struct daemon *d, const struct peer_msg_named *m);
 bool daemon_check_final(struct daemon *d); /* at the last step; true: it is being made, wait */
+bool daemon_check_awaited(const struct daemon *d); /* at the last step: the owner is here and has not made it yet, or its frontier is not here */
+bool daemon_check_frontier(const struct daemon *d, uint64_t number, uint8_t **bytes, size_t *n); /* its file, malloc'd; false: not here */
 bool daemon_check_frame(struct daemon *d, uint32_t link, const uint8_t *f, size_t n);
 void daemon_check_tick(struct daemon *d);
+
+/* daemon_eval.c */
+void daemon_eval_tick(struct daemon *d);
+void daemon_eval_take(struct daemon *d, const struct peer_msg_evaled *m);
+bool daemon_eval_pending(struct daemon *d); /* at the last step: parts of the last checkpoint are still being scored */
+void daemon_eval_free(struct daemon *d);
 
 /* daemon_snap.c */
 void daemon_snap_start(struct daemon *d);   /* before the ledger is loaded */

@@ -298,6 +298,7 @@ static void carry_out(struct daemon *d, const struct net_action *a)
         d->dirty = true;
         break;
     case NET_CONTROL:
+        d->changed_ns = daemon_now(); /* at the end: the neighbours get it, too */
         if (d->transport && net_ledger_control(d->ledger, a->frame, a->frame_bytes) != ERR_OK)
             d->ledger_errors++;
         d->dirty = true;

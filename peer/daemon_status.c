@@ -1,4 +1,5 @@
 /* What `status` says, and the other requests of the control socket. */
+#include "peer/curve.h"
 #include "peer/daemon_in.h"
 #include "peer/json_out.h"
 #include "peer/log.h"
@@ -250,6 +251,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(agreement, "links", integer(links));
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
+    json_object_set_new(s, "eval", peer_curve_json(net_gossip_scores(d->gossip)));
     json_object_set_new(s, "peers", peers(d));
     machine(d, s);
     json_object_set_new(s, "refused", daemon_refused(d));

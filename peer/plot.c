@@ -3,7 +3,7 @@
 #include <onebyte/zo/codec.h>
 #include <string.h>
 
-enum { WIDTH = 760, LEFT = 76, RIGHT = 20, PANEL = 150, GAP = 44, TOP = 64, PANELS = 4 };
+enum { WIDTH = 760, LEFT = 76, RIGHT = 20, PANEL = 150, GAP = 44, TOP = 64, PANELS = 5 };
 
 void peer_plot_init(struct peer_plot *p, uint64_t end)
 {
@@ -16,11 +16,25 @@ static size_t n_bins(const struct peer_plot *p)
     return p->end < PEER_PLOT_BINS ? (size_t)p->end : PEER_PLOT_BINS;
 }
 
+static struct peer_plot_bin *bin_of(struct peer_plot *p, uint64_t step)
+{
+    step = step < p->end ? step : p->end - 1;
+    return &p->bins[(size_t)((unsigned __int128)step * n_bins(p) / p->end)];
+}
+
+void peer_plot_eval(struct peer_plot *p, uint64_t step, double loss)
+{
+    struct peer_plot_bin *b = bin_of(p, step);
+    if (!isfinite(loss))
+        return;
+    b->eval_sum += loss;
+    b->evals++;
+}
+
 void peer_plot_add(struct peer_plot *p, uint64_t machine, const struct net_segment *s, size_t bytes,
                    int64_t unix_ms)
 {
-    const uint64_t step = s->step < p->end ? s->step : p->end - 1;
-    struct peer_plot_bin *b = &p->bins[(size_t)((unsigned __int128)step * n_bins(p) / p->end)];
+    struct peer_plot_bin *b = bin_of(p, s->step);
     const double loss = zo_f16_to_double(s->loss_f16);
     b->records += s->count;
     b->bytes += bytes;
@@ -51,11 +65,13 @@ static void series(const struct peer_plot *p, int panel, double *y)
         y[i] = NAN;
         if (panel == 0 && b->loss_records > 0)
             y[i] = b->loss_sum / b->loss_records;
-        if (panel == 2 && b->records)
-            y[i] = bytes;
+        if (panel == 1 && b->evals > 0)
+            y[i] = b->eval_sum / b->evals;
         if (panel == 3 && b->records)
+            y[i] = bytes;
+        if (panel == 4 && b->records)
             y[i] = b->machines;
-        if (panel == 1 &&
+        if (panel == 2 &&
             b->last_ms > before) { /* columns that came in the same millisecond share one rate */
             y[i] = (double)waiting / ((double)(b->last_ms - before) / 1000);
             before = b->last_ms;
@@ -142,6 +158,7 @@ static void curve(FILE *out, const double *y, size_t n, int top, double lo, doub
 static void panel(FILE *out, const struct peer_plot *p, int i)
 {
     static const char *const titles[] = {"loss on training examples, nats per token",
+                                         "loss of checkpoints on the eval set, self-reported, nats per token",
                                          "gradients per second", "bytes in segments, total",
                                          "peers that contributed"};
     double y[PEER_PLOT_BINS], lo = INFINITY, hi = -INFINITY;
@@ -158,7 +175,7 @@ static void panel(FILE *out, const struct peer_plot *p, int i)
         fprintf(out, "<text x=\"%d\" y=\"%d\">nothing known</text>\n", LEFT + 8, top + PANEL / 2);
         return;
     }
-    if (i > 0)
+    if (i > 1)
         lo = 0; /* amounts start at zero; a loss need not */
     if (i == 3)
         hi = fmax(hi, 3.5); /* peers are whole: so are the marks */

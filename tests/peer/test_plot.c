@@ -86,6 +86,7 @@ static void names_are_escaped(void **state)
     assert_null(strstr(text, "nan"));
     assert_null(strstr(text, "inf"));
     assert_int_equal(times(text, "<polyline "), 4);
+    assert_int_equal(times(text, "nothing known"), 1); /* of an eval set */
     assert_non_null(strstr(text, "640 gradients in 1680 bytes"));
     free(text);
 }
@@ -96,13 +97,31 @@ static void little_data_is_drawn(void **state)
     (void)state;
     peer_plot_init(&p, 0);
     char *text = drawn(&p, "none"); /* nothing at all */
-    assert_int_equal(times(text, "nothing known"), 4);
+    assert_int_equal(times(text, "nothing known"), 5);
     free(text);
     put(&p, 0, 0, 1, 0.0 / 0.0, 0); /* one record, no loss, no time */
     text = drawn(&p, "one");
-    assert_int_equal(times(text, "nothing known"), 2);
+    assert_int_equal(times(text, "nothing known"), 3);
     assert_null(strstr(text, "nan"));
     assert_null(strstr(text, "inf"));
+    free(text);
+}
+
+static void checkpoints_are_drawn(void **state)
+{
+    struct peer_plot p;
+    (void)state;
+    peer_plot_init(&p, 100);
+    peer_plot_eval(&p, 10, 3.0);
+    peer_plot_eval(&p, 10, 2.0);      /* the same column: their mean */
+    peer_plot_eval(&p, 4000, 1.5);    /* beyond the end: the last column */
+    peer_plot_eval(&p, 50, 0.0 / 0.0); /* nobody knows */
+    assert_true(p.bins[10].eval_sum / p.bins[10].evals == 2.5);
+    assert_true(p.bins[99].eval_sum == 1.5);
+    assert_true(p.bins[50].evals == 0);
+    char *text = drawn(&p, "eval");
+    assert_int_equal(times(text, "<polyline "), 1);
+    assert_non_null(strstr(text, "self-reported"));
     free(text);
 }
 
@@ -113,6 +132,7 @@ int main(void)
         cmocka_unit_test(long_runs_fit),
         cmocka_unit_test(names_are_escaped),
         cmocka_unit_test(little_data_is_drawn),
+        cmocka_unit_test(checkpoints_are_drawn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,9 +79,9 @@ int main(int argc, char **argv)
         world_run(&o, &r);
         if (!r.ok || seeds == 1)
             printf("seed %" PRIu64 ": %s; %" PRIu64 " events, %" PRIu64 " frames, %" PRIu64
-                   " records, %" PRIu64 " cuts, %" PRIu64
-                   " searches, agreed %.1f s after healing, digest %016" PRIx64 "\n",
-                   s, r.ok ? "ok" : r.what, r.events, r.frames, r.records, r.cuts, r.searches,
+                   " records, %" PRIu64 " cuts, %" PRIu64 " searches, %" PRIu64 " checkpoints, %" PRIu64
+                   " states rebuilt, agreed %.1f s after healing, digest %016" PRIx64 "\n",
+                   s, r.ok ? "ok" : r.what, r.events, r.frames, r.records, r.cuts, r.searches, r.checkpoints, r.rebuilt,
                    (double)r.heal_took_ns * 1e-9, r.digest);
         if (!r.ok)
             printf("replay: make sim SEED=%" PRIu64 " PEERS=%u HOURS=%g\n", s, peers, hours);

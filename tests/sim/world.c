@@ -1,6 +1,7 @@
 #include "world.h"
 #include <onebyte/base/bytes.h>
 #include <onebyte/net/control.h>
+#include <onebyte/net/score.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <string.h>
@@ -113,6 +114,14 @@ struct row {
     const uint8_t *machine; /* malloc'd; NULL for controls */
     const uint8_t *data;    /* segment: shared bytes; control: malloc'd */
 };
+/* A state that the owner named: what every peer must find at that frontier. */
+struct named {
+    struct named *next;
+    uint64_t number, state;
+    uint8_t frontier[32], id[8];
+    size_t n;
+    struct net_frontier_entry entries[];
+};
 struct key {
     uint8_t id[32], sk[64];
     uint64_t sealed; /* end of what its honest owner has sealed and stored */
@@ -147,6 +156,7 @@ struct world {
     struct link *links;
     uint32_t n_links, links_capacity;
     struct net_rules rules;
+    struct named *named; /* newest first */
     uint8_t group[1024];
     bool parted, one_way, healing, failed;
     uint64_t part_until, sealed_records;
@@ -780,10 +790,112 @@ static void retract(struct world *w)
     drain_actions(w, 0);
 }
 
+/* The owner (at peer 0) names the state that its peer has now. */
+static void checkpoint(struct world *w)
+{
+    const struct peer *p = &w->peers[0];
+    uint8_t frame[NET_CONTROL_BYTES_MAX], state[32] = {0}, id[32];
+    struct net_control c;
+    struct net_identity owner = {.sk = w->owner.sk};
+    if (!p->alive || p->liar)
+        return;
+    memcpy(owner.id, w->owner.id, 32);
+    const size_t n = net_gossip_frontier(p->g, NET_ALL, NULL, 0);
+    struct named *k = calloc(1, sizeof *k + n * sizeof *k->entries);
+    ENSURE(k != NULL);
+    k->n = net_gossip_frontier(p->g, NET_ALL, k->entries, n);
+    k->number = w->named ? w->named->number + 1 : 1;
+    k->state = p->state;
+    net_gossip_frontier_digest(p->g, NET_ALL, k->frontier);
+    bytes_put_le(state, k->state, 8);
+    const size_t bytes = net_control_checkpoint(frame, &w->rules, &owner, k->number, k->frontier, state);
+    ENSURE(net_control_parse(&c, frame, bytes) == ERR_OK);
+    net_control_id(id, &c, &w->rules);
+    memcpy(k->id, id, 8);
+    k->next = w->named;
+    w->named = k;
+    w->r->checkpoints++;
+    ENSURE(net_gossip_control(p->g, frame, bytes, peer_now(w, p)) == ERR_OK);
+    drain_actions(w, 0);
+}
+
+struct way {
+    struct peer at; /* only its state moves */
+};
+
+static void on_way(void *ctx, const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts, bool subtract)
+{
+    struct way *y = ctx;
+    struct net_action a = {.segment = s, .counts = counts};
+    memcpy(a.machine, machine, 32);
+    fold(&y->at, &a, !subtract);
+}
+
+/* The state at the checkpoint's frontier, from where this peer is now: equal to the one named, or not to be had. */
+static bool rebuild(struct world *w, uint32_t i, const struct named *k)
+{
+    const struct peer *p = &w->peers[i];
+    struct way y = {.at = {.state = p->state}};
+    const size_t n = net_gossip_frontier(p->g, NET_ALL, NULL, 0);
+    struct net_frontier_entry *from = calloc(n + 1, sizeof *from);
+    ENSURE(from != NULL);
+    (void)net_gossip_frontier(p->g, NET_ALL, from, n);
+    const enum err e = net_gossip_way(p->g, from, n, k->entries, k->n, NULL, on_way, &y);
+    free(from);
+    if (e != ERR_OK)
+        return false;
+    w->r->rebuilt++;
+    if (y.at.state != k->state)
+        fail(w, "peer %u reaches another state at checkpoint %llu than was named", i, (unsigned long long)k->number);
+    return true;
+}
+
+/* What a daemon does in between: scores one part of the newest checkpoint it knows, if there is one for it. */
+static void score(struct world *w, uint32_t i)
+{
+    const struct peer *p = &w->peers[i];
+    struct net_control c;
+    const uint8_t *checkpoint_frame;
+    uint8_t frame[NET_SCORE_BYTES], candidates[64][32];
+    const size_t bytes = net_gossip_checkpoint(p->g, &checkpoint_frame);
+    const struct named *k = w->named;
+    if (bytes == 0 || net_control_parse(&c, checkpoint_frame, bytes) != ERR_OK)
+        return;
+    while (k && k->number != c.number)
+        k = k->next;
+    ENSURE(k != NULL); /* nobody else can sign one */
+    const size_t n = k->n < 64 ? k->n : 64;
+    for (size_t j = 0; j < n; j++)
+        memcpy(candidates[j], k->entries[j].machine, 32);
+    const int part = net_scores_duty(net_gossip_scores(p->g), c.number, w->keys[p->key].id, (const uint8_t(*)[32])candidates, n, 0,
+                                     draw(w, 4) ? SECOND : 0, SECOND);
+    if (part < 0 || !rebuild(w, i, k))
+        return;
+    struct net_score s = {.number = c.number, .part = (uint32_t)part, .total = 64, .finite = 4, .tokens = 40};
+    struct net_identity identity = {.sk = w->keys[p->key].sk};
+    memcpy(identity.id, w->keys[p->key].id, 32);
+    memcpy(s.checkpoint, k->id, 8);
+    s.nats = (k->state >> 40) + (uint64_t)part; /* what an honest evaluation says follows from the state */
+    s.nats += p->liar ? draw(w, 1000) : 0;
+    net_score_sign(&s, &w->rules, &identity);
+    net_score_write(frame, &s);
+    const enum err e = net_gossip_control(p->g, frame, sizeof frame, peer_now(w, p));
+    ENSURE(e == ERR_OK || e == ERR_RANGE || e == ERR_AGAIN);
+    drain_actions(w, i);
+}
+
+static void scores(struct world *w)
+{
+    for (uint32_t i = 0; w->named && i < w->o.peers; i++)
+        if (w->peers[i].alive && w->now >= w->peers[i].paused_until && draw(w, 4) == 0)
+            score(w, i);
+}
+
 static void faults(struct world *w)
 {
     if (w->healing)
         return;
+    scores(w);
     for (uint32_t i = 0; i < w->o.peers; i++) {
         struct peer *p = &w->peers[i];
         if (!p->alive)
@@ -807,6 +919,8 @@ static void faults(struct world *w)
     }
     if (chance(w, w->o.retract / 60))
         retract(w);
+    if (chance(w, w->o.checkpoint / 60))
+        checkpoint(w);
     schedule(w, (struct event){.at = w->now + SECOND, .kind = EV_FAULTS});
 }
 
@@ -845,6 +959,45 @@ static size_t check_safety(struct world *w, bool full)
     }
     free(seen);
     return n; /* distinct frontiers */
+}
+
+/* Do all hold the same checkpoint and the same scores? */
+static bool same_scores(const struct world *w)
+{
+    const uint8_t *frame, *first_frame = NULL;
+    uint8_t digest[16], first[16];
+    size_t first_n = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < w->o.peers; i++) {
+        const struct peer *p = &w->peers[i];
+        if (!p->alive || p->liar)
+            continue;
+        const size_t n = net_gossip_checkpoint(p->g, &frame);
+        net_gossip_scores_digest(p->g, digest);
+        if (any && (n != first_n || memcmp(frame, first_frame, n) != 0 || memcmp(digest, first, 16) != 0))
+            return false;
+        any = true;
+        first_frame = frame;
+        first_n = n;
+        memcpy(first, digest, 16);
+    }
+    return true;
+}
+
+/* The newest checkpoint can be had from where everybody is now, unless a cut came after it; and the scores tell what was scored. */
+static void check_checkpoints(struct world *w)
+{
+    struct net_score_point point;
+    uint32_t i = 0;
+    while (i < w->o.peers && (!w->peers[i].alive || w->peers[i].liar))
+        i++;
+    for (const struct named *k = w->named; k; k = k->next)
+        (void)rebuild(w, i, k);
+    for (uint64_t from = 0; net_scores_point(net_gossip_scores(w->peers[i].g), from, &point); from = point.number + 1) {
+        w->r->scores += point.reporters;
+        if (w->o.liars == 0 && point.compared > 0 && point.spread > 1e-9)
+            fail(w, "honest machines differ by %g at checkpoint %llu", point.spread, (unsigned long long)point.number);
+    }
 }
 
 /* No honest machine is cut, and all it sealed is held. */
@@ -987,6 +1140,11 @@ static void end(struct world *w)
             free(e.frame);
     }
     ENSURE(w->pool.n == 0); /* nothing leaked */
+    while (w->named) {
+        struct named *k = w->named;
+        w->named = k->next;
+        free(k);
+    }
     free(w->pool.slot);
     free(w->heap);
     free(w->keys);
@@ -1022,17 +1180,19 @@ void world_run(const struct world_options *o, struct world_result *r)
         uint32_t up = 0;
         for (uint32_t i = 0; i < o->peers; i++)
             up += w.peers[i].alive;
-        if (distinct == 1 && up == o->peers) {
+        const bool whole = distinct == 1 && up == o->peers;
+        if (whole && same_scores(&w)) {
             agreed_at = w.now;
             break;
         }
         if (w.now > o->duration_ns + o->heal_ns)
-            fail(&w, "%zu different frontiers %llu s after healing", distinct,
+            fail(&w, "%zu different frontiers%s %llu s after healing", distinct, whole ? ", different scores" : "",
                  (unsigned long long)(o->heal_ns / SECOND));
     }
     if (!w.failed) {
         (void)check_safety(&w, true);
         check_feeds(&w);
+        check_checkpoints(&w);
     }
     r->heal_took_ns = agreed_at - o->duration_ns;
     r->virtual_ns = w.now;
@@ -1076,5 +1236,6 @@ void world_draw(struct world_options *o, uint64_t seed, uint32_t peers, uint64_t
     o->sync = next(&s) % 4 == 0;
     o->invite = next(&s) % 3 == 0;
     o->tight = next(&s) % 3 == 0;
+    o->checkpoint = OFTEN(2, 6 * 65536);
 #undef OFTEN
 }

@@ -2,7 +2,8 @@
  *
  * Everything follows from the seed: same seed, same run, on any machine.  The machines are the real ones (net/gossip.h); the
  * disk is a log whose tail a crash tears; a link loses, doubles, delays and reorders frames.
- * Checked all along: equal frontiers have equal states; at the end: all machines agree, and nothing sealed is missing. */
+ * Checked all along: equal frontiers have equal states, and so has the way to a checkpoint's frontier from any other; at the
+ * end: all machines agree, on checkpoints and scores too, and nothing sealed is missing. */
 #ifndef TESTS_SIM_WORLD_H
 #define TESTS_SIM_WORLD_H
 #include <onebyte/net/gossip.h>
@@ -23,6 +24,7 @@ struct world_options {
     uint32_t damage; /* of 65536 rows of a disk, at each crash */
     uint32_t partition;                           /* of 65536, per minute */
     uint32_t retract;                             /* of 65536, per minute, by the owner */
+    uint32_t checkpoint;                          /* of 65536, per minute, by the owner; peers then score it */
     uint32_t twins;                               /* machines run by two peers at once */
     uint32_t liars;                               /* peers whose frames are damaged or invented */
     uint32_t rotate;          /* of 65536, per peer and 2 s: a neighbour is exchanged */
@@ -39,6 +41,7 @@ struct world_result {
     uint64_t digest;       /* of everything: two runs of a seed must be equal */
     uint64_t latency_p50_ns, latency_p99_ns, latency_max_ns; /* sealed to folded, all other peers */
     uint64_t searches, forks, duplicates;
+    uint64_t checkpoints, rebuilt, scores; /* named; states computed from another frontier and equal; scores held at the end */
     uint64_t late_bytes, late_records; /* of the second half of the faults' time */
 };
 

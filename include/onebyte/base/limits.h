@@ -36,6 +36,10 @@ enum {
     LIMIT_OVER_PER_S = 100,      /* .. so many a second are forgiven: an honest one has at most 32 open at a time */
     LIMIT_AUTHOR_RECORDS = 1 << 20, /* a minute of one machine, and as many at once; more waits, whoever brings it */
     LIMIT_CATCH_UP_S = 600,      /* after our start a feed of any length is taken at once */
+    LIMIT_SCORE_CHECKPOINTS = 256, /* the last so many checkpoints keep their scores: at most 3 MB */
+    LIMIT_SCORE_REPORTERS = 4,     /* machines per part of the eval set */
+    LIMIT_SCORES_TOLD = 100,       /* in one frame */
+    LIMIT_SCORES_STORED = 16,      /* per part: beyond, what takes another's place is neither stored nor pushed, only compared */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");

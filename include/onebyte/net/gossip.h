@@ -32,7 +32,7 @@ enum net_action_kind {
     NET_DROP, /* close link; reason is a static string; blame: the neighbour misbehaved.  link_down need not follow */
     NET_STORE, /* append segment (frame = wire bytes, seq = first_seq) of machine to the ledger */
     NET_TRUNCATE, /* drop machine's segments with first_seq >= seq from the ledger's live chain */
-    NET_CONTROL, /* store control event (frame): fork proof, retraction, admission, checkpoint (net/control.h) */
+    NET_CONTROL, /* store control event (frame): fork proof, retraction, admission, checkpoint (net/control.h), score (net/score.h) */
     NET_FOLD,   /* fold the records of segment whose counts[] is 1 (at least one is) */
     NET_UNFOLD, /* the records whose counts[] is 1 were folded and no longer count: subtract them */
     NET_OWN_BEHIND, /* the network showed a segment of our own key that we did not make in this life: it was merged
@@ -116,7 +116,7 @@ NODISCARD enum err net_gossip_load_control(struct net_gossip *g, const uint8_t *
 /* Our own new segment.  ERR_PROTO: not the valid successor of what we hold. */
 NODISCARD enum err net_gossip_own(struct net_gossip *g, const uint8_t *wire, size_t n,
                                   uint64_t now_ns);
-/* A control event made here (owner: retraction, admission, checkpoint).  ERR_PROTO: invalid; ERR_RANGE: nothing new. */
+/* A control event made here (owner: retraction, admission, checkpoint; anybody: a score).  ERR_PROTO: invalid; ERR_RANGE: nothing new. */
 NODISCARD enum err net_gossip_control(struct net_gossip *g, const uint8_t *frame, size_t n,
                                       uint64_t now_ns);
 /* End of a run: ask every neighbour at once for our feed and for its own.  Settled: each linked neighbour answered since the
@@ -154,6 +154,16 @@ const char *net_gossip_own_closed(const struct net_gossip *g);
 bool net_gossip_admitted(const struct net_gossip *g, const uint8_t machine[32]);
 /* The last checkpoint by (number, id): frame as in net/control.h; 0: none. */
 size_t net_gossip_checkpoint(const struct net_gossip *g, const uint8_t **frame);
+/* What was reported of checkpoints (net/score.h); and a digest of all of it, for tests. */
+const struct net_scores *net_gossip_scores(const struct net_gossip *g);
+void net_gossip_scores_digest(const struct net_gossip *g, uint8_t out[16]);
+/* The way from the state at frontier `from` (held now, as net_gossip_frontier gives it) to the state at frontier `to`, another
+ * time's: every segment to fold, or to subtract, in the order of feeds.  *step (may be NULL) <- the clock's step at `to`.
+ * ERR_AGAIN: `to` names segments that are not held yet; ERR_NOTFOUND: it names another branch or another cut: never from here.
+ * In both cases nothing was called.  row NULL: only asks. */
+typedef void net_way_row(void *ctx, const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts, bool subtract);
+NODISCARD enum err net_gossip_way(const struct net_gossip *g, const struct net_frontier_entry *from, size_t n_from,
+                                  const struct net_frontier_entry *to, size_t n_to, uint64_t *step, net_way_row *row, void *ctx);
 /* Neighbours whose last frontier comparison was equal, since our last change; and links. */
 void net_gossip_agreement(const struct net_gossip *g, size_t *agree, size_t *links);
 void net_gossip_count(const struct net_gossip *g, struct net_gossip_counters *out);
