@@ -1,4 +1,5 @@
 #include "peer/compute.h"
+#include "peer/group.h"
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
@@ -365,31 +366,6 @@ static void segment_begin(struct peer_compute *c)
     c->loss_sum = 0;
 }
 
-static uint32_t passes_per_group(const struct zo_rules *r)
-{
-    return r->sides == 2 ? 2 : r->k + 1;
-}
-
-/* passes <- what one group of K records, from seq on, measures: two sides, or one plain pass and K perturbed ones. */
-static void group_passes(struct peer_compute *c, struct zo_pass *p, uint64_t seq)
-{
-    const uint64_t i = zo_example_index(c->rules, c->key, seq, zo_dataset_size(c->o.data));
-    const struct zo_pass base = {
-        .example = zo_dataset_get(c->o.data, i), .key = {c->key[0], c->key[1]}, .seq = seq, .eps = 0};
-    const uint32_t n = passes_per_group(c->rules);
-    for (uint32_t j = 0; j < n; j++)
-        p[j] = base;
-    if (c->rules->sides == 2) {
-        p[0].eps = c->rules->eps;
-        p[1].eps = -c->rules->eps;
-        return;
-    }
-    for (uint32_t j = 1; j < n; j++) {
-        p[j].eps = c->rules->eps;
-        p[j].seq = seq + j - 1;
-    }
-}
-
 static void loss_note(struct peer_compute *c, double loss)
 {
     if (!isfinite(loss))
@@ -408,16 +384,7 @@ static void group_take(struct peer_compute *c, const struct zo_loss *l)
     const struct zo_rules *r = c->rules;
     double *g = c->g + c->n_g;
     ENSURE(c->n_g + r->k <= LIMIT_SEGMENT_COUNT);
-    if (r->sides == 2) {
-        g[0] = zo_project_two_sided(l[0].loss, l[1].loss, (double)r->eps);
-        loss_note(c, (l[0].loss + l[1].loss) / 2);
-    } else {
-        double loss[LIMIT_SEGMENT_COUNT];
-        for (uint32_t j = 0; j < r->k; j++)
-            loss[j] = l[j + 1].loss;
-        zo_project_one_sided(g, loss, l[0].loss, (double)r->eps, r->k);
-        loss_note(c, l[0].loss);
-    }
+    loss_note(c, peer_group_project(g, r, l));
     for (uint32_t j = 0; j < r->k; j++)
         c->n_void += isfinite(g[j]) ? 0 : 1;
     c->n_g += r->k;
@@ -437,7 +404,7 @@ static void batch_adapt(struct peer_compute *c, double took)
 static void measure(struct peer_compute *c)
 {
     struct peer_engine *e = c->o.engine;
-    const uint32_t k = c->rules->k, per = passes_per_group(c->rules);
+    const uint32_t k = c->rules->k, per = peer_group_passes_n(c->rules);
     size_t groups = (c->o.segment_max - c->n_g) / k;
     groups = groups < c->batch ? groups : c->batch;
     if (groups * per > c->passes_max) {
@@ -449,7 +416,7 @@ static void measure(struct peer_compute *c)
         ENSURE(c->passes && c->losses);
     }
     for (size_t i = 0; i < groups; i++)
-        group_passes(c, c->passes + i * per, c->next_seq + c->n_g + i * k);
+        peer_group_passes(c->passes + i * per, c->rules, c->o.data, c->key, c->next_seq + c->n_g + i * k);
     const double began = now_s();
     const enum err err = zo_model_losses(e->model, c->passes, groups * per, c->losses, e->kernels, e->pool);
     if (err == ERR_NOMEM && c->batch > 1) {
@@ -539,7 +506,7 @@ static void figures_send(struct peer_compute *c)
     net_hash(m->f.frontier_digest, &(const struct net_part){c->frontier, c->n_frontier}, 1);
     m->f.step = c->mark ? c->mark->step : 0;
     m->f.batch = c->batch;
-    m->f.passes_per_example = passes_per_group(c->rules);
+    m->f.passes_per_example = peer_group_passes_n(c->rules);
     why_not(c, m->f.why, sizeof m->f.why);
     c->asked = false;
     c->figures_at = now;
