@@ -78,6 +78,15 @@ struct net_pull {
     uint64_t deadline_ns;
 };
 
+/* A question of an auditor that went out by `to` and is not answered yet. */
+struct net_open_ask {
+    bool used, own;
+    uint32_t from, to; /* links; from: whom to answer, unless our own */
+    uint8_t machine[32], id[32];
+    uint32_t offset;
+    uint64_t deadline_ns;
+};
+
 struct net_gossip {
     struct net_rules rules;
     uint8_t self[32];
@@ -110,6 +119,7 @@ struct net_gossip {
     char listening[LIMIT_ADDRESS_BYTES + 1];
     char (*addresses)[LIMIT_ADDRESS_BYTES + 1]; /* [n_addresses] */
     uint32_t n_addresses;
+    struct net_open_ask asks[LIMIT_AUDITS];
     struct net_intern intern;
     struct net_gossip_counters count;
 };
@@ -188,6 +198,10 @@ bool net_on_want(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
 bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_spend(struct net_gossip *g, struct net_link *l,
                size_t bytes); /* false: over the link's rate */
+
+/* audit.c; whole frames */
+bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
 
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);

@@ -258,6 +258,7 @@ static enum err start(struct daemon *d, struct err_why *why)
         TRY(peer_web_open(&d->web, (uint16_t)d->o.metrics, web_status, d, why));
     TRY(open_ledger(d, why));
     log_damage(d);
+    daemon_audit_start(d);
     if (net_book_new(&d->book) != ERR_OK)
         return err_set(why, ERR_NOMEM, "out of memory");
     TRY(start_compute(d, why));
@@ -315,6 +316,9 @@ static void take_messages(struct daemon *d)
             break;
         case PEER_MSG_NAMED:
             daemon_check_named(d, (const struct peer_msg_named *)(const void *)m);
+            break;
+        case PEER_MSG_AUDITED:
+            daemon_audit_done(d, (struct peer_msg_audit *)(void *)m);
             break;
         case PEER_MSG_FATAL:
             d->why = ((const struct peer_msg_fatal *)(const void *)m)->why;
@@ -384,6 +388,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
         stop_asking(d, now);
     daemon_snap_tick(d);
     daemon_check_tick(d);
+    daemon_audit_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
@@ -501,6 +506,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
     daemon_snap_free(d);
+    daemon_audit_free(d);
     free(d->check.bytes);
     peer_donor_release(&d->donor);
 }

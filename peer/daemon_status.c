@@ -143,6 +143,8 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(agreement, "links", integer(links));
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
+    json_t *audit = daemon_audit_status(d);
+    json_object_set_new(s, "audit", audit ? audit : json_null());
     json_object_set_new(s, "peers", peers(d));
     json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
     json_object_set_new(s, "device", json_string("cpu"));
@@ -231,7 +233,13 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
         return;
     }
     const char *error = NULL;
-    if (strcmp(op, "stop") == 0 && !d->quit) {
+    if (strcmp(op, "audited") == 0) {
+        peer_control_reply(d->control, client, daemon_audit_result(d));
+        return;
+    }
+    if (strcmp(op, "audit") == 0) {
+        error = daemon_audit_request(d, request);
+    } else if (strcmp(op, "stop") == 0 && !d->quit) {
         peer_log(PEER_INFO, "stop", "reason=\"asked by onebyte stop\"");
         d->quit = true;
         d->end = PEER_END_STOPPED;
@@ -242,7 +250,7 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
     } else if (strcmp(op, "control") == 0) {
         error = take_control(d, request);
     } else if (strcmp(op, "stop") != 0) {
-        error = "unknown request: status, stop, pause, resume or control";
+        error = "unknown request: status, stop, pause, resume, control, audit or audited";
     }
     d->dirty = true;
     peer_control_reply(d->control, client,

@@ -43,11 +43,15 @@ def net():
     for i, address in enumerate(("127.0.0.1:7117", "[::1]:80", "*:0", "a.example:65535", "[::ffff:10.0.0.1]:1")):
         write("transport", "address%d" % i, address)
     entry = machine + struct.pack("<Q", 4) + b"H" * 32 + b"\xff" * 8
+    audit_ask = b"\x14\x10" + machine + b"I" * 32 + b"\0" * 4
+    audit_tell = b"\x15" + machine + b"I" * 32 + b"\0" * 4 + struct.pack("<I", 80) + b"H" * 32 + b"S" * 64 + entry
+    write("control", "audit_ask", audit_ask)
+    write("control", "audit_tell", audit_tell)
     frames = [b"\1\1127.0.0.1:7117", b"\2" + b"R" * 16 + b"\0" * 16, b"\3" + b"R" * 16, b"\4\0" + b"D" * 256, b"\4\1" + b"D" * 256,
               b"\5" + b"\0" * 32 + b"\xff" * 32 + entry, b"\6" + machine, b"\7" + entry, b"\x08\0\0\0\0" + two,
               b"\x09" + machine + b"\1\0\0\0" + segment(0, 5), b"\x0a\1\0\0\0", b"\x0b" + entry + struct.pack("<I", 9999),
               b"\x0c" + entry, b"\x0d" + entry, b"\x0e" + machine + struct.pack("<Q", 4), b"\x0f" + machine + struct.pack("<Q", 4) + b"I" * 32,
-              b"\x10" + controls["retract"], b"\x10" + controls["fork"], b"\x11\x0e127.0.0.1:7117", b"\x12\1\0\0\0", b"\x13" + machine]
+              b"\x10" + controls["retract"], b"\x10" + controls["fork"], b"\x11\x0e127.0.0.1:7117", b"\x12\1\0\0\0", b"\x13" + machine, audit_ask, audit_tell]
     write("gossip", "frames", b"".join(frame(i & 1, f) for i, f in enumerate(frames)))
     write("gossip", "pushes", bytes(b for i in range(24) for b in (200 + i, 2 * i)) + bytes([240, 241, 247]))
     write("gossip", "forks", bytes([201, 2, 204, 4, 207, 5, 210, 3, 202, 8, 205, 1, 240, 200, 6, 203, 1, 247, 255]) + frame(1, frames[1]))

@@ -32,6 +32,8 @@ enum {
     LIMIT_FLOOD_FEEDS = 128,     /* up to so many feeds, a new link or feed floods until pruned: the shortest trees */
     LIMIT_FLOOD_LINKS = 4,       /* beyond, a new feed's first segment goes to so many neighbours */
     LIMIT_ADMITTED = 65536,      /* signed admissions held */
+    LIMIT_AUDITS = 64,           /* questions of auditors that wait for an answer; more are not passed on */
+    LIMIT_LINK_AUDITS = 8,       /* of them from one link */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");
