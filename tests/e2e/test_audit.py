@@ -9,7 +9,7 @@ import lib  # noqa: E402
 from lib import DEMO, call, good, good_json, main, settle, wait  # noqa: E402
 
 LIAR = os.path.abspath("build/release/tests/e2e/liar")
-RUN = ("--public", "--n0", 56, "--sides", 1, "--directions", 7, "--segment-max", 28, "--steps", 1000000)
+RUN = ("--public", "--n0", 56, "--sides", 1, "--directions", 7, "--segment-max", 28, "--steps", 1000000, "--lr", 1e-4)
 
 
 class Liar(lib.Peer):
