@@ -67,6 +67,11 @@ def net():
     manifest = {"arith": 1, "direction": "rank1", "n0": 16, "steps": 100, "share_65536": 32768, "burst": 4, "knots": [[0, 1000], [50, 0]],
                 "owner": key, "tensors": [{"name": "b.w", "shape": [5, 7], "bits": 32, "e": 26}, {"name": "Z", "shape": [], "bits": 64, "e": 55}],
                 "model": {"files": [{"name": "config.json", "bytes": 10, "chunks": [key]}]}, "data": {"name": "d.jsonl", "bytes": 5, "digest": key}}
+    evidence = {"onebyte": "evidence", "version": 1, "run_id": key, "machine": key, "prev": "00" * 32, "signature": key * 2,
+                "segment": segment(0, 4).hex(), "frontier": entry.hex(), "branches": [{"machine": key, "segment": segment(0, 3).hex()}],
+                "records": [{"seq": 1, "code": 7, "want": -7.1, "tolerance": 0.6, "loss": 0.7}]}
+    write("evidence", "one", json.dumps(evidence))
+    write("evidence", "first", json.dumps({**evidence, "frontier": "", "branches": []}))
     write("manifest", "least", json.dumps(manifest))
     manifest.update(name="run", K=2, sides=1, eps=0.01, unit=1024, pace="sync", admission="allow", allow=[key], public=True,
                     seed=3, length_max=64, lr=1e-6, schedule="cosine", trainable="all", eval_data=manifest["data"], records_max=4096)
