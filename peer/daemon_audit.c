@@ -393,7 +393,7 @@ static void judge(struct daemon *d)
     for (size_t i = 0; i < n; i++) {
         const uint64_t seq = a->seqs[i / r->k] + i % r->k;
         found[i] = (struct peer_finding){.seq = seq, .code = a->segment.codes[seq - a->segment.first_seq], .loss = a->work->loss[i / r->k]};
-        found[i].verdict = peer_judge(r, (int8_t)found[i].code, a->segment.r_f16, a->work->g[i], found[i].loss, &found[i].want,
+        found[i].verdict = peer_judge(r, found[i].code, a->segment.r_f16, a->work->g[i], found[i].loss, &found[i].want,
                                       &found[i].tolerance);
         off += found[i].verdict == PEER_OFF;
         unsure += found[i].verdict == PEER_UNSURE;

@@ -247,7 +247,7 @@ static enum err measure_record(struct peer_finding *f, const struct peer_evidenc
         return err_set(why, code, "cannot measure record %" PRIu64 ": %s", f->seq, err_str(code));
     f->code = e->segment.codes[f->seq - e->segment.first_seq];
     f->loss = loss;
-    f->verdict = peer_judge(r, (int8_t)f->code, e->segment.r_f16, g[f->seq % r->k], loss, &f->want, &f->tolerance);
+    f->verdict = peer_judge(r, f->code, e->segment.r_f16, g[f->seq % r->k], loss, &f->want, &f->tolerance);
     return ERR_OK;
 }
 

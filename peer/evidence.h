@@ -17,7 +17,7 @@ enum { PEER_EVIDENCE_BYTES_MAX = 256 << 20 };
 
 struct peer_finding {
     uint64_t seq;
-    int code;
+    int8_t code;
     double want, tolerance, loss;
     enum peer_verdict verdict; /* set by verify */
 };
