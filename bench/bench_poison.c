@@ -35,6 +35,7 @@ static const struct scenario scenarios[] = {
     {"flip10-audit", 18, 2, 1, FLIP, true},  {"flip25-audit", 15, 5, 1, FLIP, true},
     {"max10-audit", 18, 2, 1, MAX, true},    {"max25-audit", 15, 5, 1, MAX, true},
     {"flip10-x2", 18, 2, 2, FLIP, false},    {"flip25-x2", 15, 5, 2, FLIP, false},
+    {"flip25-x2-audit", 15, 5, 2, FLIP, true},
 };
 
 struct machine {
