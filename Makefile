@@ -32,11 +32,12 @@ NET_LIB := $(B)/libnet.a
 PEER_LIB := $(B)/libpeer.a
 BIN := $(if $(filter release,$(MODE)),build/onebyte,$(B)/onebyte)
 TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c))
+LIAR := $(if $(filter release,$(MODE)),$(B)/tests/e2e/liar)
 BENCHES := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 
 .PHONY: all tests benches
 all: $(BIN)
-tests: $(TESTS)
+tests: $(TESTS) $(LIAR)
 benches: $(BENCHES)
 
 # Files that embed.c takes in with .incbin: the compiler's own dependencies do not know them.
@@ -71,6 +72,8 @@ $(B)/tests/net/%: $(B)/tests/net/%.o $(NET_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/peer/%: $(B)/tests/peer/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+$(B)/tests/e2e/liar: $(B)/peer/main.o $(B)/tests/e2e/liar.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	$(CC) -Wl,--wrap=zo_codec_seal -o $@ $^ $(ALL_LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ $(ALL_LIBS)
 # ---- the hostile peer (tests/attack): built for the tests, never installed ----
@@ -154,7 +157,7 @@ sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory
 
 # ---- fuzzing (tests/fuzz): clang's libFuzzer; `make test` replays the corpora without clang ----
 T ?= 60
-F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket
+F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket evidence
 cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error -DFUZZ_ONE
 build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined

@@ -255,4 +255,5 @@ def main():
         sys.exit("bench: more than 25 % beyond the bound: " + "; ".join(failed))
 
 
-main()
+if __name__ == "__main__":
+    main()

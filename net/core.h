@@ -82,6 +82,15 @@ struct net_pull {
     uint64_t deadline_ns;
 };
 
+/* A question of an auditor that went out by `to` and is not answered yet. */
+struct net_open_ask {
+    bool used, own;
+    uint32_t from, to; /* links; from: whom to answer, unless our own */
+    uint8_t machine[32], id[32];
+    uint32_t offset;
+    uint64_t deadline_ns;
+};
+
 struct net_gossip {
     struct net_rules rules;
     uint8_t self[32];
@@ -114,6 +123,7 @@ struct net_gossip {
     char listening[LIMIT_ADDRESS_BYTES + 1];
     char (*addresses)[LIMIT_ADDRESS_BYTES + 1]; /* [n_addresses] */
     uint32_t n_addresses;
+    struct net_open_ask asks[LIMIT_AUDITS];
     struct net_intern intern;
     struct net_scores *scores;
     struct net_gossip_counters count;
@@ -201,6 +211,9 @@ bool net_spend(struct net_gossip *g, struct net_link *l,
 bool net_author_waits(const struct net_gossip *g, struct net_feed *f, uint32_t n);
 void net_author_sent(const struct net_gossip *g, struct net_feed *f, uint32_t n); /* n new records were taken */
 void net_asked_too_much(struct net_gossip *g, struct net_link *l); /* a question went unanswered for the rate: once too often, and it is closed */
+/* audit.c; whole frames */
+bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
 
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);

@@ -302,6 +302,10 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
         return net_on_prune(g, l, p, n);
     case WIRE_GRAFT:
         return net_on_graft(g, l, p, n);
+    case WIRE_AUDIT_ASK:
+        return net_on_audit_ask(g, l, p - 1, n + 1);
+    case WIRE_AUDIT_TELL:
+        return net_on_audit_tell(g, l, p - 1, n + 1);
     case WIRE_ADDRESSES:
         return on_addresses(g, l, p, n);
     case WIRE_SCORE:

@@ -1,6 +1,6 @@
 /* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is SPEC 7's frontier entry:
  * machine [32], count u64, head [32], cut u64.  Nothing here is signed: the link is authenticated, and what matters carries
- * its author's signature.  Types 23..63 are for later versions and ignored; 64.. belong to the daemon.
+ * its author's signature.  Types 25..63 are for later versions and ignored; 64.. belong to the daemon.
  *
  *  1 HELLO     version u8, listening address (rest of the frame, may be empty)
  *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES / ENTRIES of the receiver
@@ -24,7 +24,8 @@
  * 20 SCORE     frames of net/score.h, 1..LIMIT_SCORES_TOLD
  * 21 SCORED    digest [16] of all scores that the sender holds; with each SUMMARY     -> SCORES if the receiver's differs
  * 22 SCORES    answer u8 (0, 1), (checkpoint number u64, digest [8] of its scores) ascending   -> SCOREs of the numbers that differ;
- *                                       to an answer 0, where the receiver lacks something, SCORES with 1 */
+ *                                       to an answer 0, where the receiver lacks something, SCORES with 1
+ * 23 AUDIT_ASK, 24 AUDIT_TELL           net/audit.h */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 #include <onebyte/base/limits.h>
@@ -54,6 +55,8 @@ enum {
     WIRE_SCORE,
     WIRE_SCORED,
     WIRE_SCORES,
+    WIRE_AUDIT_ASK,
+    WIRE_AUDIT_TELL,
     WIRE_DAEMON = 64,
 };
 enum { WIRE_ENTRY = 80, WIRE_VERSION = 1, WIRE_ENTRIES_MAX = 96, WIRE_GRAFTS_MAX = 256 };

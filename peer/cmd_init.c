@@ -152,6 +152,8 @@ static const struct peer_option options[] = {
      "cut longer examples (default: the model's context)", 2, 16777216},
     {"public", PEER_FLAG, AT(public_data), NULL,
      "all peers have this very data file: examples follow from machine and number", 0, 0},
+    {"audit", PEER_F64, AT(audit), "SHARE",
+     "share of its passes with which each peer checks others' bytes, with --public (default: 0)", 0, 1},
     {"admission", PEER_CHOICE, AT(admission), "open|allow|invite",
      "whose records count (default: open)", 0, 0},
     {"allow", PEER_LIST, AT(allow), "ID", "with --admission allow: a machine id; may be repeated",

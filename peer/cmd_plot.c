@@ -52,7 +52,7 @@ static bool control(void *ctx, const uint8_t *frame, size_t n)
     struct net_control c;
     uint8_t id[32];
     if (p->last) {
-        (void)!net_scores_take(p->scores, r, frame, n); /* what is no score, or not valid, is not drawn */
+        (void)!net_scores_take(p->scores, r, frame, n, &(bool){false}); /* what is no score, or not valid, is not drawn */
         return true;
     }
     if (net_control_parse(&c, frame, n) != ERR_OK || c.kind != NET_CHECKPOINT || net_control_check(&c, r) != ERR_OK)

@@ -231,6 +231,10 @@ static void print_run(FILE *out, const json_t *o)
                number(agreement, "links"));
     if (json_is_object(checkpoint))
         fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
+    const json_t *audit = json_object_get(o, "audit");
+    if (number(audit, "records") > 0)
+        fprintf(out, "  audits        %.0f records of others measured again, %.0f off, %.0f evidence files\n", number(audit, "records"),
+                number(audit, "off"), number(audit, "evidence"));
     print_eval(out, json_object_get(o, "eval"));
 }
 

@@ -19,6 +19,7 @@
     X(replay)            \
     X(log)               \
     X(plot)              \
+    X(audit)             \
     X(retract)           \
     X(admit)             \
     X(version)

@@ -1,9 +1,11 @@
 #include "peer/compute.h"
 #include "peer/compute_eval.h"
+#include "peer/audit.h"
+#include "peer/fold_log.h"
+#include "peer/group.h"
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
-#include <onebyte/base/bytes.h>
 #include <onebyte/net/id.h>
 #include <onebyte/zo/codec.h>
 #include <pthread.h>
@@ -84,6 +86,7 @@ struct peer_compute {
     bool name;
     struct peer_evaluation eval;
     size_t eval_at; /* pending folds that came before it */
+    struct peer_msg_audit *audit; /* no message is taken until it is done */
     struct peer_msg_fatal *fatal;
 };
 
@@ -335,6 +338,56 @@ static void at_mark(struct peer_compute *c)
     }
 }
 
+/* ---- audits ---- */
+
+static void audit_fold(struct peer_compute *c, const struct peer_audit_work *w, bool back)
+{
+    for (size_t i = 0; i < w->n_diff && !c->stop; i++) {
+        const struct peer_msg_fold *m = w->diff[i];
+        struct net_segment s = {.first_seq = m->first_seq, .step = m->step, .lag = m->lag, .count = m->count, .r_f16 = m->r_f16};
+        memcpy(s.codes, m->body, m->count);
+        peer_folds_put(&c->folds, c->o.engine->manifest, m->machine, &s, m->body + m->count, m->subtract != back);
+        if (peer_folds_full(&c->folds))
+            flush(c);
+    }
+    flush(c);
+}
+
+static enum peer_audit_outcome audit_there(struct peer_compute *c, struct peer_audit_work *w)
+{
+    struct peer_engine *e = c->o.engine;
+    uint8_t binding[8];
+    const uint64_t digest = c->digest_known ? c->digest : zo_state_digest(e->state, e->kernels, e->pool);
+    peer_binding(binding, digest, w->frontier, w->n_frontier);
+    if (memcmp(binding, w->binding, sizeof binding) != 0)
+        return PEER_AUDIT_MISMATCH;
+    return peer_audit_measure(e, c->o.data, w->key, w->seqs, w->n_groups, w->g, w->loss) == ERR_OK ? PEER_AUDIT_MEASURED
+                                                                                                    : PEER_AUDIT_FAILED;
+}
+
+/* To the author's frontier and back: what is added is subtracted exactly, so the state and its digest are the same again. */
+static void audit(struct peer_compute *c)
+{
+    struct peer_msg_audit *m = c->audit;
+    uint8_t base[32];
+    c->audit = NULL;
+    m->head.kind = PEER_MSG_AUDITED;
+    net_hash(base, &(const struct net_part){c->frontier, c->n_frontier}, 1);
+    if (c->o.data && memcmp(base, m->work->base, sizeof base) == 0) {
+        const uint64_t digest = c->digest;
+        const bool known = c->digest_known;
+        audit_fold(c, m->work, false);
+        if (!c->stop)
+            m->work->outcome = audit_there(c, m->work);
+        audit_fold(c, m->work, true);
+        c->digest = digest;
+        c->digest_known = known;
+        if (!c->stop && is_small(c))
+            digest_verify(c);
+    }
+    peer_pipe_send(c->out, m);
+}
+
 /* ---- measuring ---- */
 
 static bool is_sync(const struct peer_compute *c)
@@ -360,41 +413,13 @@ static void why_not(const struct peer_compute *c, char *out, size_t n)
 
 static void segment_begin(struct peer_compute *c)
 {
-    uint8_t le[8], hash[32];
-    bytes_put_le(le, c->digest, 8);
-    net_hash(hash, (const struct net_part[]){{le, 8}, {c->frontier, c->n_frontier}}, 2);
-    memcpy(c->binding, hash, 8);
+    peer_binding(c->binding, c->digest, c->frontier, c->n_frontier);
     c->segment_began = now_s();
     c->segment_step = c->mark->step;
     c->segment_total_prev = c->mark->total_prev;
     c->n_g = 0;
     c->n_loss = 0;
     c->loss_sum = 0;
-}
-
-static uint32_t passes_per_group(const struct zo_rules *r)
-{
-    return r->sides == 2 ? 2 : r->k + 1;
-}
-
-/* passes <- what one group of K records, from seq on, measures: two sides, or one plain pass and K perturbed ones. */
-static void group_passes(struct peer_compute *c, struct zo_pass *p, uint64_t seq)
-{
-    const uint64_t i = zo_example_index(c->rules, c->key, seq, zo_dataset_size(c->o.data));
-    const struct zo_pass base = {
-        .example = zo_dataset_get(c->o.data, i), .key = {c->key[0], c->key[1]}, .seq = seq, .eps = 0};
-    const uint32_t n = passes_per_group(c->rules);
-    for (uint32_t j = 0; j < n; j++)
-        p[j] = base;
-    if (c->rules->sides == 2) {
-        p[0].eps = c->rules->eps;
-        p[1].eps = -c->rules->eps;
-        return;
-    }
-    for (uint32_t j = 1; j < n; j++) {
-        p[j].eps = c->rules->eps;
-        p[j].seq = seq + j - 1;
-    }
 }
 
 static void loss_note(struct peer_compute *c, double loss)
@@ -415,16 +440,7 @@ static void group_take(struct peer_compute *c, const struct zo_loss *l)
     const struct zo_rules *r = c->rules;
     double *g = c->g + c->n_g;
     ENSURE(c->n_g + r->k <= LIMIT_SEGMENT_COUNT);
-    if (r->sides == 2) {
-        g[0] = zo_project_two_sided(l[0].loss, l[1].loss, (double)r->eps);
-        loss_note(c, (l[0].loss + l[1].loss) / 2);
-    } else {
-        double loss[LIMIT_SEGMENT_COUNT];
-        for (uint32_t j = 0; j < r->k; j++)
-            loss[j] = l[j + 1].loss;
-        zo_project_one_sided(g, loss, l[0].loss, (double)r->eps, r->k);
-        loss_note(c, l[0].loss);
-    }
+    loss_note(c, peer_group_project(g, r, l));
     for (uint32_t j = 0; j < r->k; j++)
         c->n_void += isfinite(g[j]) ? 0 : 1;
     c->n_g += r->k;
@@ -444,7 +460,7 @@ static void batch_adapt(struct peer_compute *c, double took)
 static void measure(struct peer_compute *c)
 {
     struct peer_engine *e = c->o.engine;
-    const uint32_t k = c->rules->k, per = passes_per_group(c->rules);
+    const uint32_t k = c->rules->k, per = peer_group_passes_n(c->rules);
     size_t groups = (c->o.segment_max - c->n_g) / k;
     groups = groups < c->batch ? groups : c->batch;
     if (groups * per > c->passes_max) {
@@ -456,7 +472,7 @@ static void measure(struct peer_compute *c)
         ENSURE(c->passes && c->losses);
     }
     for (size_t i = 0; i < groups; i++)
-        group_passes(c, c->passes + i * per, c->next_seq + c->n_g + i * k);
+        peer_group_passes(c->passes + i * per, c->rules, c->o.data, c->key, c->next_seq + c->n_g + i * k);
     const double began = now_s();
     const enum err err = zo_model_losses(e->model, c->passes, groups * per, c->losses, e->kernels, e->pool);
     if (err == ERR_NOMEM && c->batch > 1) {
@@ -492,7 +508,7 @@ static uint64_t pending_records(const struct peer_compute *c)
 
 static void seal(struct peer_compute *c)
 {
-    struct peer_msg_sealed *m = peer_msg_new(PEER_MSG_SEALED, sizeof *m);
+    struct peer_msg_sealed *m = peer_msg_new(PEER_MSG_SEALED, sizeof *m + c->n_frontier);
     ENSURE(m != NULL && c->n_g > 0 && c->n_g <= LIMIT_SEGMENT_COUNT);
     const uint64_t lag =
         is_sync(c) ? (c->segment_total_prev > c->n_g ? c->segment_total_prev : c->n_g) : c->n_g + pending_records(c);
@@ -504,6 +520,9 @@ static void seal(struct peer_compute *c)
     m->count = (uint16_t)c->n_g;
     m->loss_f16 = zo_f16_from_double(c->n_loss ? c->loss_sum / c->n_loss : NAN);
     memcpy(m->binding, c->binding, 8);
+    m->digest = c->digest;
+    m->n_frontier = c->n_frontier;
+    memcpy(m->frontier, c->frontier, c->n_frontier);
     zo_codec_seal(&c->codec, c->rules, c->g, c->n_g, m->codes, &m->r_f16);
     c->sealed_round = c->segment_step + 1;
     c->n_g = 0;
@@ -546,7 +565,7 @@ static void figures_send(struct peer_compute *c)
     net_hash(m->f.frontier_digest, &(const struct net_part){c->frontier, c->n_frontier}, 1);
     m->f.step = c->mark ? c->mark->step : 0;
     m->f.batch = c->batch;
-    m->f.passes_per_example = passes_per_group(c->rules);
+    m->f.passes_per_example = peer_group_passes_n(c->rules);
     why_not(c, m->f.why, sizeof m->f.why);
     c->asked = c->asked && !asked;
     c->figures_at = now;
@@ -601,6 +620,14 @@ static void take(struct peer_compute *c, struct peer_msg *m)
         c->eval.msg = (struct peer_msg_eval *)(void *)m;
         c->eval_at = c->n_pending;
         return; /* kept */
+    case PEER_MSG_AUDIT:
+        if (c->n_g == 0) {
+            c->audit = (struct peer_msg_audit *)(void *)m;
+        } else { /* a segment is being measured: its state may not move */
+            m->kind = PEER_MSG_AUDITED;
+            peer_pipe_send(c->out, m);
+        }
+        return; /* kept, or sent back */
     case PEER_MSG_WRITE:
         peer_msg_free(c->write);
         c->write = (struct peer_msg_write *)(void *)m;
@@ -647,6 +674,8 @@ static bool turn(struct peer_compute *c)
                 fail(c, e, "folding for an evaluation");
             return true;
         }
+        if (c->audit)
+            audit(c);
         if (c->stop || !may_measure(c))
             return false;
         segment_begin(c);
@@ -666,7 +695,7 @@ static bool segment_full(const struct peer_compute *c)
 static void take_all(struct peer_compute *c)
 {
     struct peer_msg *m;
-    while (!c->stop && c->n_ready < READY_MAX && (m = peer_pipe_receive(c->in)))
+    while (!c->stop && !c->audit && c->n_ready < READY_MAX && (m = peer_pipe_receive(c->in)))
         take(c, m);
 }
 
@@ -683,7 +712,7 @@ static void *compute_main(void *arg)
         if (!c->stop && c->n_g > 0 && !c->waiting && segment_full(c))
             seal(c);
         figures_send(c);
-        if (!busy && !c->stop && !c->asked && c->n_ready < READY_MAX)
+        if (!busy && !c->stop && !c->asked && !c->audit && c->n_ready < READY_MAX)
             peer_pipe_wait(c->in, (int)(1000 * figures_every_s));
     }
     if (!c->fatal) { /* the last word: the state at the last mark, its digest from memory */
@@ -709,6 +738,7 @@ static void compute_free(struct peer_compute *c)
     peer_msg_free(c->mark);
     peer_msg_free(c->write);
     peer_evaluation_free(&c->eval);
+    peer_msg_free(c->audit);
     peer_folds_release(&c->folds);
     free(c->frontier);
     free(c->passes);

@@ -28,6 +28,7 @@ enum peer_msg_kind {
     PEER_MSG_STOP,     /* struct peer_msg: the last one */
     PEER_MSG_PROVE,    /* struct peer_msg_prove: the FOLDs so far, before any MARK, are all of this snapshot */
     PEER_MSG_WRITE,    /* struct peer_msg_write: a snapshot of the state at its next mark */
+    PEER_MSG_AUDIT,    /* struct peer_msg_audit (peer/audit.h): right after a MARK; answered by AUDITED */
     PEER_MSG_NAME,     /* struct peer_msg: hash the state at its next mark, for a checkpoint */
     PEER_MSG_EVAL,     /* struct peer_msg_eval, right after a MARK: score a part of the eval set at another state */
     /* compute -> net */
@@ -36,6 +37,7 @@ enum peer_msg_kind {
     PEER_MSG_FATAL,   /* struct peer_msg_fatal: the actor has stopped by itself */
     PEER_MSG_NAMED,   /* struct peer_msg_named: the answer to NAME */
     PEER_MSG_EVALED,  /* struct peer_msg_evaled: the answer to EVAL */
+    PEER_MSG_AUDITED, /* struct peer_msg_audit: the same work, done or not */
 };
 
 struct peer_msg_fold {
@@ -110,6 +112,9 @@ struct peer_msg_sealed {
     uint16_t count, loss_f16, r_f16;
     uint8_t binding[8];
     int8_t codes[LIMIT_SEGMENT_COUNT];
+    uint64_t digest;   /* of the state it was measured at .. */
+    size_t n_frontier; /* .. and that state's frontier, bytes */
+    uint8_t frontier[];
 };
 
 struct peer_figures {

@@ -267,6 +267,7 @@ static enum err start(struct daemon *d, struct err_why *why)
         TRY(peer_web_open(&d->web, (uint16_t)d->o.metrics, web_status, d, why));
     TRY(open_ledger(d, why));
     log_damage(d);
+    daemon_audit_start(d);
     if (net_book_new(&d->book) != ERR_OK)
         return err_set(why, ERR_NOMEM, "out of memory");
     TRY(start_compute(d, why));
@@ -327,6 +328,9 @@ static void take_messages(struct daemon *d)
             break;
         case PEER_MSG_EVALED:
             daemon_eval_take(d, (const struct peer_msg_evaled *)(const void *)m);
+            break;
+        case PEER_MSG_AUDITED:
+            daemon_audit_done(d, (struct peer_msg_audit *)(void *)m);
             break;
         case PEER_MSG_FATAL:
             d->why = ((const struct peer_msg_fatal *)(const void *)m)->why;
@@ -397,6 +401,7 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
     daemon_snap_tick(d);
     daemon_check_tick(d);
     daemon_eval_tick(d);
+    daemon_audit_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
@@ -518,6 +523,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
     daemon_snap_free(d);
+    daemon_audit_free(d);
     free(d->check.bytes);
     daemon_eval_free(d);
     peer_donor_release(&d->donor);

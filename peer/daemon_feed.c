@@ -1,7 +1,6 @@
 /* Our own feed: sealing, keys; what the compute actor is told to fold and to measure; and the last step. */
 #include "peer/daemon_in.h"
 #include "peer/log.h"
-#include <onebyte/base/bytes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,10 +100,29 @@ const char *daemon_hold(struct daemon *d)
     return NULL;
 }
 
+/* Bytes of what the folds sent so far make; malloc'd, NULL: out of memory. */
+uint8_t *daemon_frontier(const struct daemon *d, size_t *bytes)
+{
+    const uint64_t round = d->m->net.sync ? d->round : NET_ALL;
+    const size_t n = net_gossip_frontier(d->gossip, round, NULL, 0);
+    struct net_frontier_entry *f = calloc(n + 1, sizeof *f);
+    uint8_t *out = malloc(n * PEER_FRONTIER_ENTRY + 1);
+    if (f && out) {
+        ENSURE(net_gossip_frontier(d->gossip, round, f, n) == n);
+        for (size_t i = 0; i < n; i++)
+            peer_frontier_put(out + i * PEER_FRONTIER_ENTRY, 0, &f[i]);
+    } else {
+        free(out);
+        out = NULL;
+    }
+    free(f);
+    *bytes = n * PEER_FRONTIER_ENTRY;
+    return out;
+}
+
 /* Tells the compute actor which frontier the folds sent so far make, and whether it may measure there. */
 void daemon_mark(struct daemon *d, bool force)
 {
-    const uint64_t round = d->m->net.sync ? d->round : NET_ALL;
     const char *hold = daemon_hold(d);
     if (!d->dirty && !force)
         return;
@@ -113,20 +131,13 @@ void daemon_mark(struct daemon *d, bool force)
         d->hold_marked = hold;
         return;
     }
-    size_t n = net_gossip_frontier(d->gossip, round, NULL, 0);
-    struct net_frontier_entry *f = calloc(n + 1, sizeof *f);
-    struct peer_msg_mark *m = peer_msg_new(PEER_MSG_MARK, sizeof *m + FRONTIER_ENTRY * n);
-    ENSURE(f != NULL && m != NULL);
-    ENSURE(net_gossip_frontier(d->gossip, round, f, n) == n);
-    for (size_t i = 0; i < n; i++) {
-        uint8_t *p = m->frontier + FRONTIER_ENTRY * i;
-        memcpy(p, f[i].machine, 32);
-        bytes_put_le(p + 32, f[i].count, 8);
-        memcpy(p + 40, f[i].head, 32);
-        bytes_put_le(p + 72, f[i].cut, 8);
-    }
-    free(f);
-    m->n_frontier = FRONTIER_ENTRY * n;
+    size_t n = 0;
+    uint8_t *frontier = daemon_frontier(d, &n);
+    struct peer_msg_mark *m = peer_msg_new(PEER_MSG_MARK, sizeof *m + n);
+    ENSURE(frontier != NULL && m != NULL);
+    memcpy(m->frontier, frontier, n);
+    free(frontier);
+    m->n_frontier = n;
     m->step = daemon_progress(d);
     m->total_prev = d->totals_prev;
     m->hold = hold;
@@ -215,6 +226,9 @@ static void send_own(struct daemon *d, const struct peer_msg_sealed *s, const st
     d->own_stored = true;
     const enum err e = net_gossip_own(d->gossip, wire, n, daemon_now());
     if (e == ERR_OK) {
+        uint8_t id[32];
+        net_segment_id(id, &seg, d->m->run_id, d->self.id, own->head);
+        daemon_audit_sealed(d, s, id);
         d->own_sealed++;
         d->records_own += s->count;
         d->round_sealed = d->round + 1;
@@ -239,6 +253,7 @@ void daemon_sealed(struct daemon *d, const struct peer_msg_sealed *s)
         d->sealed_lost++;
     if (d->quit)
         return;
+    daemon_audit_slot(d); /* before FEED: until then nothing is measured */
     daemon_feed_send(d, true);
     daemon_mark(d, true); /* at once: the compute actor waits */
 }

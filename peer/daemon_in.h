@@ -1,9 +1,11 @@
 /* peer/daemon_in.h -- the net actor's insides, shared by peer/daemon*.c only. */
 #ifndef PEER_DAEMON_IN_H
 #define PEER_DAEMON_IN_H
+#include "peer/audit.h"
 #include "peer/compute.h"
 #include "peer/control.h"
 #include "peer/daemon.h"
+#include "peer/fold_log.h"
 #include "peer/join.h"
 #include "peer/pipe.h"
 #include "peer/web.h"
@@ -100,11 +102,55 @@ struct check { /* daemon_check.c */
     uint8_t *bytes;
 };
 
+enum { AUDIT_MACHINES = 1024, AUDIT_FILES = 16 };
+enum audit_phase { AUDIT_IDLE, AUDIT_ASK, AUDIT_READY, AUDIT_WORK };
+enum audit_reason { AUDIT_NO_ANSWER, AUDIT_NOT_THERE, AUDIT_GONE, AUDIT_FAR, AUDIT_UNBOUND, AUDIT_SHORT, AUDIT_REASONS };
+
+struct audit_sum { /* records */
+    uint64_t audited, off, unsure, not_audited[AUDIT_REASONS];
+};
+
+/* daemon_audit.c: one segment is audited at a time. */
+struct audit {
+    struct peer_fold_log *log;   /* what we answer from; NULL: we answer nobody */
+    uint8_t told_id[32], told_hash[32], told_sig[64], *told; /* [n_told] the answer given last */
+    size_t n_told;
+    uint64_t answered, not_answered;
+
+    double credit;               /* passes that may be spent on audits */
+    enum audit_phase phase;
+    bool by_request;
+    uint8_t machine[32], id[32], prev[32], hash[32], sig[64];
+    struct net_segment segment;
+    uint64_t seqs[PEER_AUDIT_GROUPS];
+    size_t n_groups;
+    uint8_t *bytes;              /* [got of total] frontier */
+    size_t got, total;
+    uint32_t attempts;
+    uint64_t until_ns, ready_ns;
+    struct peer_audit_work *work;
+    struct peer_branches branches;
+
+    bool requested;              /* `onebyte audit` */
+    uint8_t wanted[32];
+    uint64_t left;
+    struct audit_sum request, all;
+    char files[AUDIT_FILES][PEER_PATH_BYTES + 64]; /* [n_files] evidence of the request */
+    size_t n_files;
+    uint64_t evidence;
+    struct audit_machine {
+        uint8_t id[32];
+        struct audit_sum sum;
+    } *machines; /* [n_machines] */
+    size_t n_machines;
+};
+
 struct daemon {
     struct peer_daemon_options o;
     struct check check;
     struct eval eval;
     struct snap snap;
+    struct audit audit;
     const struct peer_manifest *m;
     struct net_identity self;
     struct net_ledger *ledger;
@@ -195,6 +241,7 @@ void daemon_feed_send(struct daemon *d, bool sealed);
 void daemon_own_behind(struct daemon *d, const struct net_action *a);
 void daemon_new_key(struct daemon *d, const char *reason); /* the present key never seals again: ends the loop */
 void daemon_mark(struct daemon *d, bool force);
+uint8_t *daemon_frontier(const struct daemon *d, size_t *bytes); /* of the folds sent so far; malloc'd */
 const char *daemon_hold(struct daemon *d); /* why nothing may be measured; NULL: go on */
 void daemon_disk_bad(struct daemon *d, const char *why);
 void daemon_disk_good(struct daemon *d, bool own); /* own: on the disk for sure, not only in a batch */
@@ -222,6 +269,18 @@ void daemon_eval_tick(struct daemon *d);
 void daemon_eval_take(struct daemon *d, const struct peer_msg_evaled *m);
 bool daemon_eval_pending(struct daemon *d); /* at the last step: parts of the last checkpoint are still being scored */
 void daemon_eval_free(struct daemon *d);
+/* daemon_audit.c */
+void daemon_audit_start(struct daemon *d);
+void daemon_audit_sealed(struct daemon *d, const struct peer_msg_sealed *s, const uint8_t id[32]); /* an own segment was sent */
+void daemon_audit_slot(struct daemon *d); /* the compute actor stands between two segments: work may go out */
+void daemon_audit_asked(struct daemon *d, const struct net_action *a);
+void daemon_audit_told(struct daemon *d, const struct net_action *a);
+void daemon_audit_done(struct daemon *d, struct peer_msg_audit *m);
+void daemon_audit_tick(struct daemon *d);
+json_t *daemon_audit_status(const struct daemon *d); /* NULL: private data */
+const char *daemon_audit_request(struct daemon *d, const json_t *request); /* NULL: begun */
+json_t *daemon_audit_result(const struct daemon *d);
+void daemon_audit_free(struct daemon *d);
 
 /* daemon_snap.c */
 void daemon_snap_start(struct daemon *d);   /* before the ledger is loaded */

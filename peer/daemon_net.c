@@ -313,6 +313,12 @@ static void carry_out(struct daemon *d, const struct net_action *a)
     case NET_LEARNED:
         learned(d, a);
         break;
+    case NET_ASKED:
+        daemon_audit_asked(d, a);
+        break;
+    case NET_TOLD:
+        daemon_audit_told(d, a);
+        break;
     }
 }
 

@@ -252,6 +252,8 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "eval", peer_curve_json(net_gossip_scores(d->gossip)));
+    json_t *audit = daemon_audit_status(d);
+    json_object_set_new(s, "audit", audit ? audit : json_null());
     json_object_set_new(s, "peers", peers(d));
     machine(d, s);
     json_object_set_new(s, "refused", daemon_refused(d));
@@ -339,7 +341,13 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
         return;
     }
     const char *error = NULL;
-    if (strcmp(op, "stop") == 0 && !d->quit) {
+    if (strcmp(op, "audited") == 0) {
+        peer_control_reply(d->control, client, daemon_audit_result(d));
+        return;
+    }
+    if (strcmp(op, "audit") == 0) {
+        error = daemon_audit_request(d, request);
+    } else if (strcmp(op, "stop") == 0 && !d->quit) {
         peer_log(PEER_INFO, "stop", "reason=\"asked by onebyte stop\"");
         d->quit = true;
         d->end = PEER_END_STOPPED;
@@ -352,7 +360,7 @@ void daemon_request(struct daemon *d, json_t *request, uint64_t client)
     } else if (strcmp(op, "control") == 0) {
         error = take_control(d, request);
     } else if (strcmp(op, "stop") != 0) {
-        error = "unknown request: status, stop, pause, resume or control";
+        error = "unknown request: status, stop, pause, resume, control, audit or audited";
     }
     d->dirty = true;
     peer_control_reply(d->control, client,

@@ -269,6 +269,8 @@ static void put_choices(FILE *out, const struct peer_make *s, const uint8_t owne
     put(out, "lr", json_real(s->lr));
     put(out, "schedule", json_string(s->schedule));
     put_u64(out, "warmup", s->warmup);
+    if (s->audit > 0) /* absent: 0; older versions read such a manifest */
+        put(out, "audit", json_real(s->audit));
     if (s->trainable) /* absent: all */
         put(out, "trainable", json_string(s->trainable));
 }
@@ -348,6 +350,8 @@ static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct
         return err_set(
             why, ERR_RANGE,
             "--directions is for --sides 1: two-sided runs have one direction per example");
+    if (k->audit > 0 && !k->public_data)
+        return err_set(why, ERR_RANGE, "--audit needs --public: only public data can be measured again by others");
     TRY(peer_plan_knots(r, s->schedule, s->lr, s->warmup, why));
     return scale_tensors(r, zo_model_ckpt(model), made, why);
 }

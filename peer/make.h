@@ -11,7 +11,7 @@ struct peer_make {
     struct peer_flags flags; /* model; threads and kernels are not used */
     const char *data, *eval_data, *name, *preset, *direction, *schedule, *pace, *admission, *trainable;
     uint64_t sides, k, warmup, n0, steps, seed, machines, burst, segment_max, records_max, length_max; /* 0: default */
-    double eps, lr, unit, round_timeout_s, seal_s; /* eps 0, lr < 0, unit 0, ..: default */
+    double audit, eps, lr, unit, round_timeout_s, seal_s; /* eps 0, lr < 0, unit 0, ..: default */
     bool public_data;
     struct peer_list allow;
 };

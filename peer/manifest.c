@@ -15,7 +15,7 @@ static const char *const known_fields[] = {
     "knots",     "owner",     "pace",        "round_timeout_s", "segment_max", "seal_s",
     "admission", "allow",     "public",          "seed",        "length_max",
     "lr",        "schedule",  "warmup",      "tensors",         "model",       "data",
-    "eval_data", "trainable",
+    "eval_data", "trainable", "audit",
 };
 
 /* Where a field is looked for: `where` is the path that an error shows before the field's name. */
@@ -354,6 +354,9 @@ static enum err parse_process(struct peer_manifest *m, const struct reader *r)
     TRY(get_f64(r, "seal_s", 0.01, 86400, &m->seal_s));
     TRY(get_f64(r, "round_timeout_s", 0.01, 86400, &m->round_timeout_s));
     TRY(get_bool(r, "public", &m->public_data));
+    TRY(get_f64(r, "audit", 0, 1, &m->audit));
+    if (m->audit > 0 && !m->public_data)
+        return err_set(r->why, ERR_FORMAT, "manifest: field 'audit' needs public data");
     TRY(get_u64(r, "seed", 0, INT64_MAX, false, &m->seed));
     TRY(get_u64(r, "length_max", 0, 1u << 24, false, &length_max));
     TRY(get_f64(r, "lr", 0, 1e6, &m->lr));

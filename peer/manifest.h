@@ -5,12 +5,12 @@
  * out-of-range field, and each number that should be an integer and is not, is refused by one line that names it.
  *
  * Fields: arith 1, name, direction, sides, eps, n0, steps, K, share_65536, burst, unit (null or multiples of 2^-24),
- * records_max, knots, owner, pace, round_timeout_s, segment_max, seal_s, admission, allow, public, seed,
+ * records_max, knots, owner, pace, round_timeout_s, segment_max, seal_s, admission, allow, public, audit, seed,
  * length_max, lr, schedule, warmup (these three only inform), trainable, tensors, model {files [{name, bytes, chunks}]}, data
  * {name, bytes, digest}, eval_data (the same, or null).
  * Defaults when absent: K 1, sides 2, eps 0.01, unit null, records_max 2^24, pace async, segment_max min(n0, 256),
  * seal_s 5, round_timeout_s 30, admission open, allow [], public false, seed 0, length_max 0, eval_data null,
- * trainable "all" (a list of names and patterns, or adapters: zo/model.h). */
+ * audit 0, trainable "all" (a list of names and patterns, or adapters: zo/model.h). */
 #ifndef PEER_MANIFEST_H
 #define PEER_MANIFEST_H
 #include <onebyte/base/err.h>
@@ -50,6 +50,7 @@ struct peer_manifest {
     uint32_t segment_max;  /* already rounded up to a multiple of K, at most LIMIT_SEGMENT_COUNT */
     double seal_s, round_timeout_s;
     bool public_data;      /* the example follows from (machine, seq) */
+    double audit;          /* share of its passes that a peer spends on audits of others; needs public data */
     uint64_t seed;         /* informs; part of the run id */
     uint32_t length_max;   /* tokens per sequence; 0: the model's context */
     double lr;             /* informs */

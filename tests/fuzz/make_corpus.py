@@ -43,11 +43,15 @@ def net():
     for i, address in enumerate(("127.0.0.1:7117", "[::1]:80", "*:0", "a.example:65535", "[::ffff:10.0.0.1]:1")):
         write("transport", "address%d" % i, address)
     entry = machine + struct.pack("<Q", 4) + b"H" * 32 + b"\xff" * 8
+    audit_ask = b"\x14\x10" + machine + b"I" * 32 + b"\0" * 4
+    audit_tell = b"\x15" + machine + b"I" * 32 + b"\0" * 4 + struct.pack("<I", 80) + b"H" * 32 + b"S" * 64 + entry
+    write("control", "audit_ask", audit_ask)
+    write("control", "audit_tell", audit_tell)
     frames = [b"\1\1127.0.0.1:7117", b"\2" + b"R" * 16 + b"\0" * 16, b"\3" + b"R" * 16, b"\4\0" + b"D" * 256, b"\4\1" + b"D" * 256,
               b"\5" + b"\0" * 32 + b"\xff" * 32 + entry, b"\6" + machine, b"\7" + entry, b"\x08\0\0\0\0" + two,
               b"\x09" + machine + b"\1\0\0\0" + segment(0, 5), b"\x0a\1\0\0\0", b"\x0b" + entry + struct.pack("<I", 9999),
               b"\x0c" + entry, b"\x0d" + entry, b"\x0e" + machine + struct.pack("<Q", 4), b"\x0f" + machine + struct.pack("<Q", 4) + b"I" * 32,
-              b"\x10" + controls["retract"], b"\x10" + controls["fork"], b"\x11\x0e127.0.0.1:7117", b"\x12\1\0\0\0", b"\x13" + machine]
+              b"\x10" + controls["retract"], b"\x10" + controls["fork"], b"\x11\x0e127.0.0.1:7117", b"\x12\1\0\0\0", b"\x13" + machine, audit_ask, audit_tell]
     write("gossip", "frames", b"".join(frame(i & 1, f) for i, f in enumerate(frames)))
     write("gossip", "pushes", bytes(b for i in range(24) for b in (200 + i, 2 * i)) + bytes([240, 241, 247]))
     write("gossip", "forks", bytes([201, 2, 204, 4, 207, 5, 210, 3, 202, 8, 205, 1, 240, 200, 6, 203, 1, 247, 255]) + frame(1, frames[1]))
@@ -63,6 +67,11 @@ def net():
     manifest = {"arith": 1, "direction": "rank1", "n0": 16, "steps": 100, "share_65536": 32768, "burst": 4, "knots": [[0, 1000], [50, 0]],
                 "owner": key, "tensors": [{"name": "b.w", "shape": [5, 7], "bits": 32, "e": 26}, {"name": "Z", "shape": [], "bits": 64, "e": 55}],
                 "model": {"files": [{"name": "config.json", "bytes": 10, "chunks": [key]}]}, "data": {"name": "d.jsonl", "bytes": 5, "digest": key}}
+    evidence = {"onebyte": "evidence", "version": 1, "run_id": key, "machine": key, "prev": "00" * 32, "signature": key * 2,
+                "segment": segment(0, 4).hex(), "frontier": entry.hex(), "branches": [{"machine": key, "segment": segment(0, 3).hex()}],
+                "records": [{"seq": 1, "code": 7, "want": -7.1, "tolerance": 0.6, "loss": 0.7}]}
+    write("evidence", "one", json.dumps(evidence))
+    write("evidence", "first", json.dumps({**evidence, "frontier": "", "branches": []}))
     write("manifest", "least", json.dumps(manifest))
     manifest.update(name="run", K=2, sides=1, eps=0.01, unit=1024, pace="sync", admission="allow", allow=[key], public=True,
                     seed=3, length_max=64, lr=1e-6, schedule="cosine", trainable="all", eval_data=manifest["data"], records_max=4096)

@@ -26,6 +26,7 @@ struct few {
     uint64_t now, frames, bytes;
     struct few_frame *first, **last;
     bool lose; /* nothing arrives */
+    void (*also)(struct few *f, uint32_t i, const struct net_action *a); /* sees every action; NULL: none */
 };
 struct few_key {
     uint8_t id[32], sk[64];
@@ -127,6 +128,8 @@ static inline void few_actions(struct few *f, uint32_t i)
             *f->last = e;
             f->last = &e->next;
         }
+        if (f->also)
+            f->also(f, i, &a);
         f->stores[i] += a.kind == NET_STORE;
         f->drops[i] += a.kind == NET_DROP;
         f->drop_reason[i] = a.kind == NET_DROP ? a.reason : f->drop_reason[i];

@@ -40,6 +40,8 @@ enum {
     LIMIT_SCORE_REPORTERS = 4,     /* machines per part of the eval set */
     LIMIT_SCORES_TOLD = 100,       /* in one frame */
     LIMIT_SCORES_STORED = 16,      /* per part: beyond, what takes another's place is neither stored nor pushed, only compared */
+    LIMIT_AUDITS = 64,           /* questions of auditors that wait for an answer; more are not passed on */
+    LIMIT_LINK_AUDITS = 8,       /* of them from one link */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");

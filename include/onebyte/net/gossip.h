@@ -40,6 +40,8 @@ enum net_action_kind {
                      * Within the first seconds after start, unsealed: go on from there.  Later: never seal with this key again */
     NET_LEARNED, /* frame = an address "HOST:PORT" [frame_bytes, no NUL], told by link; blame false.
                    * seq 1: the neighbour's own listening address as it sees it (host may be unspecified), 0: another peer's */
+    NET_ASKED, /* frame = an auditor's question about a segment of ours (net/audit.h), by link: net_gossip_tell answers */
+    NET_TOLD,  /* frame = the answer to our net_gossip_ask; its signature is not checked yet */
 };
 
 struct net_action {
@@ -86,6 +88,7 @@ struct net_gossip_counters {
     uint64_t frames_malformed, quota_dropped, quota_closed, table_full;
     uint64_t pulls, pulls_failed, searches, searches_failed, forks, retractions;
     uint64_t summaries, summaries_equal;
+    uint64_t audits_asked, audits_told, audits_relayed, audits_unasked; /* questions sent; answered; passed on; answers nobody wanted */
 };
 
 /* self: our own identity (sealing checks, own feed).  seed: for choices of neighbours (randomness is an argument).  rules is
