@@ -30,7 +30,7 @@ ZO_LIB := $(B)/libzo.a
 NET_LIB := $(B)/libnet.a
 PEER_LIB := $(B)/libpeer.a
 BIN := $(if $(filter release,$(MODE)),build/onebyte,$(B)/onebyte)
-TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c))
+TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c tests/cuda/test_*.c))
 BENCHES := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 
 .PHONY: all tests benches
@@ -66,6 +66,9 @@ $(B)/tests/zo/%: $(B)/tests/zo/%.o $(ZO_LIB)
 $(B)/tests/net/%: $(B)/tests/net/%.o $(NET_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/peer/%: $(B)/tests/peer/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+# The CUDA kernels, compiled as C: tests/cuda/emulate.h.
+$(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(B)/tests/cuda/emulate.o $(ZO_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ $(ALL_LIBS)

@@ -1,0 +1,1 @@
+#include "zo/cuda/cuda.h"
