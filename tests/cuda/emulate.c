@@ -5,7 +5,6 @@
 
 #include <cblas.h>
 #include <stdlib.h>
-#include <ucontext.h>
 
 enum { STACK_BYTES = 128 << 10, DYNAMIC_FLOATS = 64 << 10, SIZE_HEAD = 64 };
 
@@ -17,7 +16,7 @@ uint64_t emu_calls;
 
 /* ---- fibres ---- */
 
-static ucontext_t scheduler, fibres[ZO_CUDA_THREADS];
+static void *scheduler, *fibres[ZO_CUDA_THREADS]; /* stack pointers of who is not running */
 static uint8_t stacks[ZO_CUDA_THREADS][STACK_BYTES] __attribute__((aligned(64)));
 static bool done[ZO_CUDA_THREADS];
 static void (*running)(const void *args);
@@ -27,38 +26,68 @@ static struct {
     uint32_t a[4], b[2];
 } fragments[ZO_CUDA_THREADS];
 
+/* Saves what a call keeps, goes on where `to` was saved.  (swapcontext asks the kernel for the signal mask each time.) */
+void emu_switch(void **save, void *to);
+#if defined(__x86_64__)
+__asm__(".text\n.globl emu_switch\n.type emu_switch, @function\nemu_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
+        ".size emu_switch, . - emu_switch\n");
+enum { SAVED = 6 };
+#elif defined(__aarch64__)
+__asm__(".text\n.globl emu_switch\n.type emu_switch, %function\nemu_switch:\n"
+        "sub sp, sp, #160\nstp x19, x20, [sp]\nstp x21, x22, [sp, #16]\nstp x23, x24, [sp, #32]\n"
+        "stp x25, x26, [sp, #48]\nstp x27, x28, [sp, #64]\nstp x29, x30, [sp, #80]\n"
+        "stp d8, d9, [sp, #96]\nstp d10, d11, [sp, #112]\nstp d12, d13, [sp, #128]\nstp d14, d15, [sp, #144]\n"
+        "mov x9, sp\nstr x9, [x0]\nmov sp, x1\n"
+        "ldp x19, x20, [sp]\nldp x21, x22, [sp, #16]\nldp x23, x24, [sp, #32]\nldp x25, x26, [sp, #48]\n"
+        "ldp x27, x28, [sp, #64]\nldp x29, x30, [sp, #80]\nldp d8, d9, [sp, #96]\nldp d10, d11, [sp, #112]\n"
+        "ldp d12, d13, [sp, #128]\nldp d14, d15, [sp, #144]\nadd sp, sp, #160\nret\n"
+        ".size emu_switch, . - emu_switch\n");
+enum { SAVED = 11 }; /* the return address is x30, saved twelfth */
+#else
+#error "emu_switch is written for x86-64 and aarch64"
+#endif
+
 static void fibre_main(void)
 {
     const uint32_t self = emu_thread;
     running(running_args);
-    done[self] = true; /* uc_link goes back to the scheduler */
+    done[self] = true;
+    emu_switch(&fibres[self], scheduler);
+    err_abort(__FILE__, __LINE__, "an ended fibre stays ended");
 }
 
 void emu_sync(void)
 {
-    ENSURE(swapcontext(&fibres[emu_thread], &scheduler) == 0);
+    emu_switch(&fibres[emu_thread], scheduler);
 }
 
-static void start(ucontext_t *fibre, uint8_t *stack)
+/* A stack on which emu_switch "returns" to fibre_main. */
+static void start(uint32_t t)
 {
-    ENSURE(getcontext(fibre) == 0);
-    fibre->uc_stack.ss_sp = stack;
-    fibre->uc_stack.ss_size = STACK_BYTES;
-    fibre->uc_link = &scheduler;
-    makecontext(fibre, fibre_main, 0);
+    void (*const entry)(void) = fibre_main;
+    uint8_t *top = stacks[t] + STACK_BYTES - 16, *sp = top - SAVED * sizeof(void *);
+#if defined(__aarch64__)
+    sp = stacks[t] + STACK_BYTES - 160;
+    top = sp + SAVED * sizeof(void *);
+#endif
+    memset(sp, 0, (size_t)(stacks[t] + STACK_BYTES - sp));
+    memcpy(top, &entry, sizeof entry);
+    fibres[t] = sp;
+    done[t] = false;
 }
 
 static void run_block(void)
 {
-    for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++) {
-        done[t] = false;
-        start(&fibres[t], stacks[t]);
-    }
+    for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++)
+        start(t);
     for (bool more = true; more;) {
         uint32_t ended = 0;
         for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++) {
             emu_thread = t;
-            ENSURE(swapcontext(&scheduler, &fibres[t]) == 0);
+            emu_switch(&scheduler, fibres[t]);
             ended += done[t];
         }
         ENSURE(ended == 0 || ended == ZO_CUDA_THREADS); /* else a barrier that not all threads reach */
@@ -205,7 +234,7 @@ static enum err emu_launch(void *ctx, enum zo_cuda_kernel k, uint32_t grid_x, ui
     emu_grid_x = grid_x;
     for (emu_block_y = 0; emu_block_y < grid_y; emu_block_y++)
         for (emu_block_x = 0; emu_block_x < grid_x; emu_block_x++) {
-            memset(emu_dynamic, 0xff, sizeof emu_dynamic); /* NaN: what a block does not write, it must not read */
+            memset(emu_dynamic, 0xff, shared_bytes); /* NaN: what a block does not write, it must not read */
             run_block();
         }
     return ERR_OK;

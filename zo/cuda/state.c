@@ -31,6 +31,8 @@ enum err zo_device_push(struct zo_device *d)
 
 enum err zo_device_pull(struct zo_device *d)
 {
+    if (d->lost)
+        return ERR_DEVICE;
     for (uint32_t t = 0; d->host_behind && t < d->state->rules->n_tensors; t++)
         TRY(zo_cuda_get(d, d->state->m[t], d->m[t], tensor_bytes(&d->state->rules->tensors[t])));
     d->host_behind = false;

@@ -64,6 +64,7 @@ struct batch {
     size_t n_passes, n_workers, n_runs, n_targets, n_blocks, longest;
     bool perturbed; /* some pass has eps != 0 */
     bool every_row; /* logits of every position are asked for */
+    bool on_device; /* layout only: activations are elsewhere (zo/cuda), n_blocks is 1 */
     struct rows body, head;
     struct run *runs;
     struct target *targets;
@@ -77,6 +78,9 @@ struct batch {
     void *arena;
     size_t arena_bytes;
 };
+
+/* model.c: whether a pass can be run. */
+NODISCARD enum err zo_pass_check(const struct zo_model *m, const struct zo_pass *p);
 
 /* batch.c: lays out passes [n] in b (all of them), or says why not. */
 NODISCARD enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n);

@@ -1,1 +1,0 @@
-#include "zo/cuda/cuda.h"
