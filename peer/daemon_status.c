@@ -1,5 +1,6 @@
 /* What `status` says, and the other requests of the control socket. */
 #include "peer/daemon_in.h"
+#include "peer/device.h"
 #include "peer/json_out.h"
 #include "peer/log.h"
 #include "peer/options.h"
@@ -145,7 +146,7 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "checkpoint", checkpoint(d));
     json_object_set_new(s, "peers", peers(d));
     json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
-    json_object_set_new(s, "device", json_string("cpu"));
+    json_object_set_new(s, "device", json_string(peer_engine_device_name(e)));
     json_object_set_new(s, "kernels", json_string(zo_kernels_name(e->kernels)));
     json_object_set_new(s, "threads", integer(zo_pool_threads(e->pool)));
     json_object_set_new(s, "memory", integer(resident_bytes()));

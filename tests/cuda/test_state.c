@@ -1,7 +1,6 @@
 /* The device's state is the CPU's, bit for bit: the real kernels, run on the CPU (tests/cuda/emulate.h), fold the same
  * segments as zo_state_fold with the reference kernels.  State, digest and headroom are compared. */
-#include "tests/cuda/emulate_table.h"
-#include "zo/cuda/cuda.h"
+#include "tests/cuda/open.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -85,7 +84,7 @@ static struct zo_device *new_device(struct zo_state *s)
 {
     struct zo_device *d = NULL;
     struct err_why why;
-    assert_int_equal(zo_device_open_table(&d, onebyte_cuda_api(), 0, &why), ERR_OK);
+    assert_int_equal(open_any(&d, &why), ERR_OK);
     assert_int_equal(zo_cuda_state_load(d, s, &why), ERR_OK);
     return d;
 }
@@ -161,6 +160,7 @@ static void a_lost_device_stays_lost(void **state)
 {
     static struct world w;
     (void)state;
+    EMULATION_ONLY();
     make_world(&w, ZO_RANK1);
     struct zo_state *s = new_state(&w.rules);
     struct zo_device *d = NULL;
