@@ -130,19 +130,27 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
     emu_sync();
 }
 
+/* To nearest, ties to even: clang 14 has no _Float16 on x86. */
 uint16_t emu_to_half(float x)
 {
-    _Float16 h = (_Float16)x;
-    uint16_t bits;
-    memcpy(&bits, &h, sizeof bits);
-    return bits;
+    const uint16_t sign = signbit(x) ? 0x8000 : 0;
+    const float size = fabsf(x);
+    int e;
+    if (x != x)
+        return 0x7e00;
+    if (size >= 65520.0f)
+        return sign | 0x7c00;
+    (void)frexpf(size, &e); /* size is in [2^(e-1), 2^e) */
+    const int unit = size == 0.0f || e < -13 ? -24 : e - 11;
+    const uint32_t n = (uint32_t)nearbyintf(ldexpf(size, -unit));
+    return (uint16_t)(sign | (unit == -24 ? n : ((uint32_t)(unit + 25) << 10) + n - 1024));
 }
 
 float emu_from_half(uint16_t bits)
 {
-    _Float16 h;
-    memcpy(&h, &bits, sizeof h);
-    return (float)h;
+    const int e = bits >> 10 & 31, m = bits & 1023;
+    const float size = e == 31 ? (m ? NAN : INFINITY) : e == 0 ? ldexpf((float)m, -24) : ldexpf((float)(1024 + m), e - 25);
+    return bits & 0x8000 ? -size : size;
 }
 
 /* ---- the table ---- */

@@ -35,7 +35,10 @@ static void *area_take(struct cuda_forward *f, uint64_t bytes)
 
 static const struct param *slot_param(const struct zo_model *m, uint32_t layer, enum slot s)
 {
-    return s < SLOT_LAYER_END ? layer_param(m, layer, s) : &m->global[s];
+    ENSURE(s < SLOT_END);
+    if (s < SLOT_LAYER_END)
+        return layer_param(m, layer, s);
+    return &m->global[s]; /* cppcheck-suppress arrayIndexOutOfBoundsCond ; ENSUREd above: it takes a loop's end for its last index */
 }
 
 static uint64_t sign_bytes(uint64_t passes, uint64_t n)
@@ -132,7 +135,7 @@ enum err zo_cuda_draw(struct cuda_forward *f, uint32_t layer, enum slot first, e
     struct lists l = {.words = {.p = f->passes}, .vectors = {.p = f->passes}};
     l.vectors.kind = rules_of(f)->direction == ZO_GAUSSIAN ? ZO_CUDA_GAUSS : ZO_CUDA_SIGNS;
     f->area_at = 0;
-    for (int i = first; i < (int)end; i++) {
+    for (int i = (int)first; i < (int)end; i++) {
         const struct param *p = slot_param(f->b->m, layer, (enum slot)i);
         f->vec[i] = NULL;
         memset(&f->signs[i], 0, sizeof f->signs[i]);
