@@ -68,7 +68,8 @@ static void set_up(struct setup *s, const char *dir, const char *trainable, enum
     static const uint32_t key[2] = {3, 4};
     struct err_why why = {{0}};
     memset(s, 0, sizeof *s);
-    assert_int_equal(zo_model_open(&s->model, dir, &why), ERR_OK);
+    if (zo_model_open(&s->model, dir, &why) != ERR_OK)
+        fail_msg("%s: %s", dir, why.text);
     s->rules = (struct zo_rules){.direction = kind, .sides = 2, .k = 1, .n0 = 8, .steps = 9, .n_knots = 1,
                                  .knots = {{0, UINT64_C(1) << 50}}};
     if (zo_model_trainable_of(s->model, trainable, &s->rules.tensors, &s->rules.n_tensors, &why) != ERR_OK)
