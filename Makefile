@@ -31,13 +31,13 @@ ZO_LIB := $(B)/libzo.a
 NET_LIB := $(B)/libnet.a
 PEER_LIB := $(B)/libpeer.a
 BIN := $(if $(filter release,$(MODE)),build/onebyte,$(B)/onebyte)
-TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c))
+TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c tests/cuda/test_*.c))
 LIAR := $(if $(filter release,$(MODE)),$(B)/tests/e2e/liar)
 BENCHES := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 
 .PHONY: all tests benches
 all: $(BIN)
-tests: $(TESTS) $(LIAR)
+tests: $(TESTS) $(LIAR) $(if $(filter release,$(MODE)),build/cuda/emulated/libonebyte_cuda.so)
 benches: $(BENCHES)
 
 # Files that embed.c takes in with .incbin: the compiler's own dependencies do not know them.
@@ -84,6 +84,36 @@ $(B)/tests/attack/attack: $(patsubst %.c,$(B)/%.o,$(wildcard tests/attack/*.c)) 
 attack: all $(ATTACK) ## every attack of tests/attack on a swarm of real peers, and what a flood costs them: minutes
 	@python3 tests/e2e/test_attack.py full flood
 
+# The CUDA kernels, compiled as C: tests/cuda/emulate.h.
+$(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(B)/tests/cuda/emulate.o $(ZO_LIB)
+	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+
+# ---- CUDA (zo/cuda): a plug-in that the program finds with dlopen; nothing else links CUDA ----
+CUDA ?= 0
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(lastword $(sort $(wildcard /usr/local/cuda*/bin/nvcc))))
+CUDA_ARCHS ?= 75 80 86 89 90
+CUDA_PLUGIN ?= build/libonebyte_cuda.so
+CUDA_EMULATED := build/cuda/emulated/libonebyte_cuda.so
+NVCCFLAGS = -std=c++17 -O3 -Iinclude -I. -shared -Xcompiler -fPIC,-fvisibility=hidden,-Wall -Xptxas -warn-spills \
+    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+    -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+$(CUDA_PLUGIN): $(wildcard zo/cuda/*.cu zo/cuda/*.cuh) zo/cuda/abi.h zo/modp.h include/onebyte/zo/philox.h include/onebyte/base/err.h Makefile
+	@test -n "$(NVCC)" || { echo "onebyte: no nvcc: install the CUDA toolkit, or set NVCC" >&2; exit 1; }
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -o $@ zo/cuda/plugin.cu -ldl
+# The same table with the kernels run on the CPU, for tests with real processes.
+$(CUDA_EMULATED): tests/cuda/emulate.c tests/cuda/emulate.h $(wildcard zo/cuda/*.cuh) zo/cuda/abi.h zo/modp.h include/onebyte/zo/philox.h
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ tests/cuda/emulate.c $(ALL_LIBS)
+ifneq ($(filter 1 yes,$(CUDA)),)
+all: $(CUDA_PLUGIN)
+endif
+.PHONY: test-gpu have-nvcc
+have-nvcc:
+	@test -n "$(NVCC)"
+test-gpu: tests $(CUDA_PLUGIN) ## the numeric tests on this machine's GPU, and compute-sanitizer on a short run
+	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) python3 tests/run.py $(filter $(B)/tests/cuda/%,$(TESTS))
+	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) compute-sanitizer --error-exitcode 1 $(B)/tests/cuda/test_forward "folding*"
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

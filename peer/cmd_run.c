@@ -1,5 +1,6 @@
 /* onebyte run: the peer. */
 #include "peer/daemon.h"
+#include "peer/device.h"
 #include "peer/flags.h"
 #include "peer/invite.h"
 #include "peer/join.h"
@@ -19,7 +20,7 @@ struct values {
     double seal, linger, drain;
     bool relay, paused;
     struct peer_host_limits host;
-    const char *battery, *hours;
+    const char *battery, *hours, *device, *precision;
     uint64_t metrics;
 };
 
@@ -177,6 +178,8 @@ static enum err open_engine(struct setup *s, const struct values *v, struct err_
     char verified[PEER_PATH_BYTES];
     struct peer_engine_options o = peer_flags_engine(&v->flags, &s->home, verified);
     o.model_dir = s->model_dir;
+    o.device = v->device ? v->device : "auto";
+    o.precision = v->precision;
     TRY(peer_engine_open(&s->engine, &s->manifest, &o, why));
     if (s->data_path[0])
         TRY(peer_engine_data(&s->engine, &s->data, s->data_path, why));
@@ -204,6 +207,8 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
         s->connect[s->n_connect++] = v->connect.items[i];
     TRY(peer_home_open(&s->home, v->common.home, true, why));
     TRY(peer_home_lock(&s->home, why));
+    if (v->device && !peer_device_word(v->device))
+        return err_set(why, ERR_RANGE, "--device takes auto, cpu, cuda or cuda:N, not '%s'", v->device);
     if (v->log_level && !peer_log_level(&level, v->log_level))
         return err_set(why, ERR_RANGE, "--log-level takes error, warn, info or debug");
     peer_log_start(level, v->log_format && strcmp(v->log_format, "json") == 0, false, peer_home_path(&s->home, "log", log));
@@ -242,7 +247,7 @@ static enum peer_daemon_end live(struct setup *s, const struct values *v, json_t
             .eval_data = s->eval_path[0] ? s->eval_path : NULL,
             .listen = v->listen, .connect = s->connect, .n_connect = s->n_connect, .batch = (size_t)v->batch,
             .segment_max = (uint32_t)v->segment, .seal_s = v->seal, .linger_s = v->linger, .drain_s = v->drain,
-            .memory = zo_model_memory(s->engine.model) == ZO_MEMORY_FAST ? "fast" : "lean", .paused = v->paused, .snapshot_every = v->snapshot,
+            .memory = peer_engine_memory(&s->engine) == ZO_MEMORY_FAST ? "fast" : "lean", .paused = v->paused, .snapshot_every = v->snapshot,
             .checkpoint_every = v->checkpoint, .host = &s->host,
             .metrics = v->metrics == METRICS_OFF ? -1 : (int)v->metrics,
         };
@@ -296,6 +301,9 @@ static const struct peer_option options[] = {
     {"relay", PEER_FLAG, AT(relay), NULL, "measure nothing: only fold, store and pass on what others send", 0, 0},
     {"paused", PEER_FLAG, AT(paused), NULL, "measure only after `onebyte resume`", 0, 0},
     PEER_FLAG_ROWS(struct values, flags, "folder of the base model (default: as in the last run, or fetched from peers)"),
+    {"device", PEER_TEXT, AT(device), "auto|cpu|cuda[:N]",
+     "where to compute: auto takes a GPU if the CUDA plug-in finds one with memory enough (default: auto)", 0, 0},
+    {"precision", PEER_CHOICE, AT(precision), "bf16|fp16|fp32", "of matrix products on a GPU (default: bf16)", 0, 0},
     {"batch", PEER_U64, AT(batch), "N", "examples per measuring call (default: grows until a call takes 0.2 s)", 1, 65536},
     {"segment", PEER_U64, AT(segment), "N", "records per segment (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},
     {"seal", PEER_F64, AT(seal), "SECONDS", "send what was measured after this time at the latest (default: the manifest's)", 0.001, 3600},

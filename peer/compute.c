@@ -3,6 +3,7 @@
 #include "peer/audit.h"
 #include "peer/fold_log.h"
 #include "peer/group.h"
+#include "peer/device.h"
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
@@ -119,7 +120,9 @@ static void fail(struct peer_compute *c, enum err code, const char *what)
     c->fatal = peer_msg_new(PEER_MSG_FATAL, sizeof *c->fatal);
     ENSURE(c->fatal != NULL);
     c->fatal->code = code;
-    (void)err_set(&c->fatal->why, code, "%s: %s", what, err_str(code));
+    (void)err_set(&c->fatal->why, code, "%s: %s%s", what, peer_engine_error(c->o.engine, code),
+                  code == ERR_DEVICE ? " (start the peer again: its ledger has everything; --device cpu does without the GPU)"
+                                     : "");
     c->stop = true;
 }
 
@@ -146,13 +149,21 @@ static bool digest_in_range(const struct peer_compute *c)
 static void digest_verify(struct peer_compute *c)
 {
     struct peer_engine *e = c->o.engine;
-    const uint64_t full = zo_state_digest(e->state, e->kernels, e->pool);
+    uint64_t full = 0;
+    int64_t headroom = -1;
+    enum err code = peer_engine_digest_u64(e, &full);
+    if (code == ERR_OK)
+        code = peer_engine_headroom(e, &headroom);
+    if (code != ERR_OK) {
+        fail(c, code, "recomputing the digest");
+        return;
+    }
     if (c->digest_known && full != c->digest && digest_in_range(c))
         fail(c, ERR_IO, "the parameters in memory changed by themselves (digest differs from the sum of what was "
                         "folded); this machine's memory is not reliable");
     c->digest = full;
     c->digest_known = true;
-    c->headroom = zo_state_headroom(e->state, e->pool);
+    c->headroom = headroom;
     memset(c->moved, 0, sizeof c->moved);
     c->verified_at = now_s();
 }
@@ -252,7 +263,9 @@ static void reload_base(struct peer_compute *c)
 {
     struct err_why why = {{0}};
     const struct peer_engine *e = c->o.engine;
-    const enum err code = zo_model_load_state(e->model, e->state, e->pool, &why);
+    enum err code = zo_model_load_state(e->model, e->state, e->pool, &why);
+    if (code == ERR_OK)
+        code = peer_engine_push(c->o.engine);
     if (code != ERR_OK)
         fail(c, code, "reading the base model again");
 }
@@ -283,7 +296,7 @@ static bool snapshot_proved(struct peer_compute *c, const struct peer_msg_prove 
         zo_state_probe(e->state, base, m->key, e->kernels, e->pool);
         zo_state_set_bytes(e->state, 0, m->snapshot.state, (size_t)m->snapshot.state_bytes);
         ok = zo_state_prove(e->state, base, m->key, folds, c->n_pending, NULL, e->kernels, e->pool) == ERR_OK &&
-             zo_model_refresh(e->model, e->pool) == ERR_OK;
+             peer_engine_push(c->o.engine) == ERR_OK;
         if (!ok)
             reload_base(c);
     }
@@ -318,6 +331,11 @@ static void at_mark(struct peer_compute *c)
 {
     const struct peer_engine *e = c->o.engine;
     struct err_why why = {{0}};
+    const enum err pulled = c->write || c->name ? peer_engine_pull(e) : ERR_OK;
+    if (pulled != ERR_OK) {
+        fail(c, pulled, "reading the parameters");
+        return;
+    }
     if (c->write) {
         if (peer_snapshot_write(c->write->path, e->manifest->run_id, c->frontier, c->n_frontier, e->state, &why) == ERR_OK)
             peer_log(PEER_INFO, "snapshot", "written=yes records=%" PRIu64, c->folds.records);
@@ -474,7 +492,7 @@ static void measure(struct peer_compute *c)
     for (size_t i = 0; i < groups; i++)
         peer_group_passes(c->passes + i * per, c->rules, c->o.data, c->key, c->next_seq + c->n_g + i * k);
     const double began = now_s();
-    const enum err err = zo_model_losses(e->model, c->passes, groups * per, c->losses, e->kernels, e->pool);
+    const enum err err = peer_engine_losses(e, c->passes, groups * per, c->losses);
     if (err == ERR_NOMEM && c->batch > 1) {
         c->batch /= 2;
         c->o.batch = c->batch; /* does not grow again */

@@ -7,6 +7,7 @@
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
+#include "net/count.h"
 #include <onebyte/net/score.h>
 #include <stdlib.h>
 #include <string.h>

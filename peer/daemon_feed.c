@@ -9,7 +9,6 @@ static const uint64_t drain_every_ns = NS;
 static const uint64_t disk_again_ns = 600 * NS; /* a full disk is said again */
 static const uint64_t disk_other_ns = 60 * NS;  /* the same for another reason */
 static const uint64_t disk_quiet_ns = 30 * NS;  /* a relay's batches succeeded for so long: it is well again */
-enum { FRONTIER_ENTRY = 80 };
 
 /* ---- to the compute actor ---- */
 

@@ -1,6 +1,7 @@
 /* What `status` says, and the other requests of the control socket. */
 #include "peer/curve.h"
 #include "peer/daemon_in.h"
+#include "peer/device.h"
 #include "peer/json_out.h"
 #include "peer/log.h"
 #include "peer/options.h"
@@ -200,7 +201,7 @@ static void machine(const struct daemon *d, json_t *s)
 {
     const struct peer_engine *e = d->o.engine;
     uint64_t throttled = 0;
-    json_object_set_new(s, "device", json_string("cpu"));
+    json_object_set_new(s, "device", json_string(peer_engine_device_name(e)));
     json_object_set_new(s, "kernels", json_string(zo_kernels_name(e->kernels)));
     json_object_set_new(s, "threads", integer(zo_pool_threads(e->pool)));
     json_object_set_new(s, "memory", integer(resident_bytes()));

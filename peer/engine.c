@@ -1,5 +1,6 @@
 /* Model, tokenizer, pool, kernels, state: opening them, evaluating, and the digest. */
 #include "peer/engine.h"
+#include "peer/device.h"
 #include "peer/log.h"
 #include <inttypes.h>
 #include <math.h>
@@ -58,6 +59,12 @@ static enum err open_state(struct peer_engine *e, const struct peer_engine_optio
     if (made != ERR_OK)
         return err_set(why, made, "not enough memory for the parameters of %s", o->model_dir);
     TRY(zo_model_load_state(e->model, e->state, e->pool, why));
+    if (o->device) {
+        TRY(zo_model_bind(e->model, e->state, ZO_MEMORY_LEAN, why));
+        TRY(peer_device_open(e, o, why));
+    }
+    if (e->device)
+        return ERR_OK;
     TRY(zo_model_bind(e->model, e->state, affordable(e, o->memory), why));
     if (o->memory == ZO_MEMORY_FAST && zo_model_memory(e->model) != ZO_MEMORY_FAST)
         peer_log(PEER_WARN, "memory", "memory=lean reason=\"too little memory for --memory fast\"");
@@ -100,6 +107,7 @@ enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m,
 
 void peer_engine_close(struct peer_engine *e)
 {
+    zo_device_free(e->device);
     zo_model_free(e->model);
     zo_tokenizer_free(e->tokenizer);
     zo_state_free(e->state);
@@ -177,7 +185,7 @@ static enum err eval_batches(struct peer_engine *e, const struct zo_dataset *d, 
             return ERR_CANCELLED;
         for (size_t j = 0; j < n; j++)
             passes[j] = (struct zo_pass){.example = zo_dataset_get(d, i + j)};
-        TRY(zo_model_losses(e->model, passes, n, losses, e->kernels, e->pool));
+        TRY(peer_engine_losses(e, passes, n, losses));
         for (size_t j = 0; j < n; j++) {
             count_loss(out, &losses[j], &nats, &sum);
             out->cut_tokens += passes[j].example->n_cut;
@@ -215,6 +223,7 @@ enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uin
 void peer_engine_digest(const struct peer_engine *e, char out[17])
 {
     ENSURE(e->state != NULL);
+    ENSURE(e->device == NULL); /* commands with one use peer_engine_digest_u64 */
     (void)snprintf(out, 17, "%016" PRIx64, zo_state_digest(e->state, e->kernels, e->pool));
 }
 

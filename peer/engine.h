@@ -10,6 +10,7 @@
 #include <onebyte/net/gossip.h>
 #include <onebyte/net/ledger.h>
 #include <onebyte/zo/dataset.h>
+#include <onebyte/zo/device.h>
 #include <onebyte/zo/model.h>
 #include <onebyte/zo/state.h>
 #include <onebyte/zo/tokenizer.h>
@@ -22,6 +23,8 @@ struct peer_engine_options {
     size_t threads;      /* 0: physical cores this process may use */
     const char *kernels; /* NULL: auto */
     enum zo_memory memory;
+    const char *device;    /* peer_device_word; NULL: the CPU */
+    const char *precision; /* of products on a GPU: bf16 (NULL), fp16, fp32 */
     const char *checkpoint; /* peer_home_state_open: "last" or a number; NULL: everything held */
     const char *verified; /* cache for peer_manifest_check_model; NULL: always hash */
 };
@@ -33,6 +36,7 @@ struct peer_engine {
     struct zo_pool *pool;
     const struct zo_kernels *kernels;
     struct zo_state *state; /* NULL without a manifest */
+    struct zo_device *device; /* NULL: the CPU; else it holds the newest state: peer/device.h */
 };
 
 /* With a manifest: checks the model's files against it (name and offset of the first difference), then its tensors,

@@ -1,4 +1,5 @@
 /* From a ledger into a state: gossip's checks decide what counts, the fold adds many segments at once. */
+#include "peer/device.h"
 #include "peer/engine.h"
 #include "peer/snapshot.h"
 #include <inttypes.h>
@@ -70,9 +71,9 @@ enum err peer_folds_flush(struct peer_folds *f, struct peer_engine *e)
 {
     if (f->n == 0)
         return ERR_OK;
-    TRY(zo_state_fold(e->state, f->folds, f->n, e->kernels, e->pool));
+    TRY(peer_engine_fold(e, f->folds, f->n));
     f->n = 0;
-    return zo_model_refresh(e->model, e->pool);
+    return ERR_OK;
 }
 
 struct loading {

@@ -110,9 +110,14 @@ void zo_plan_free(struct zo_plan *p)
     p->memory = NULL;
 }
 
+uint64_t zo_class_coef(const struct zo_class *c, uint32_t e)
+{
+    return zo_coef_scaled(zo_coef(c->lambda, c->weight, e), c->factor);
+}
+
 static uint64_t class_coef(const struct zo_plan *p, uint32_t t, const struct zo_class *c)
 {
-    return zo_coef_scaled(zo_coef(c->lambda, c->weight, p->rules->tensors[t].e), c->factor);
+    return zo_class_coef(c, p->rules->tensors[t].e);
 }
 
 bool zo_plan_next(const struct zo_plan *p, uint32_t t, struct zo_run *run)

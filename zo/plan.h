@@ -28,6 +28,9 @@ NODISCARD enum err zo_plan_new(struct zo_plan *p, const struct zo_rules *rules,
                                const struct zo_fold *folds, size_t n);
 void zo_plan_free(struct zo_plan *p);
 
+/* L of a class in a tensor of exponent e. */
+uint64_t zo_class_coef(const struct zo_class *c, uint32_t e);
+
 /* A run of records with one coefficient in one tensor. */
 struct zo_run {
     size_t first, n;

@@ -5,6 +5,8 @@
  * variant with ref. */
 #ifndef ZO_KERNELS_KERNELS_H
 #define ZO_KERNELS_KERNELS_H
+#include "zo/modp.h"
+
 #include <onebyte/zo/philox.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,8 +22,6 @@ enum {
     ZO_DENSE_RECORDS = 128, /* most records per call of fold_signs, fold_gauss: |sum| < 2^20 */
     ZO_LIMBS = 2048,        /* entries per dot: 2^31 * 2^21 * 2^11 = 2^63, strictly not reached */
 };
-
-#define ZO_DIGEST_P ((UINT64_C(1) << 61) - 1)
 
 /* Records as arrays, so that a vector lane is a record. */
 struct zo_records {
@@ -86,36 +86,6 @@ extern const struct zo_kernels zo_kernels_ref;
 #if defined(__x86_64__)
 extern const struct zo_kernels zo_kernels_avx2, zo_kernels_avx512;
 #endif
-
-/* x mod p, for any x. */
-static inline uint64_t zo_mod_p(uint64_t x)
-{
-    x = (x & ZO_DIGEST_P) + (x >> 61);
-    return x >= ZO_DIGEST_P ? x - ZO_DIGEST_P : x;
-}
-
-static inline uint64_t zo_add_p(uint64_t a, uint64_t b) /* a, b < p */
-{
-    return zo_mod_p(a + b);
-}
-
-static inline uint64_t zo_neg_p(uint64_t a) /* a < p */
-{
-    return a ? ZO_DIGEST_P - a : 0;
-}
-
-static inline uint64_t zo_mul_p(uint64_t a, uint64_t b) /* a, b < p */
-{
-    const unsigned __int128 x = (unsigned __int128)a * b;
-    return zo_mod_p((uint64_t)(x & ZO_DIGEST_P) + (uint64_t)(x >> 61));
-}
-
-/* Any signed integer as a residue: arithmetic on its magnitude, so that INT64_MIN is no special
- * case. */
-static inline uint64_t zo_signed_p(int64_t x)
-{
-    return x < 0 ? zo_neg_p(zo_mod_p(UINT64_C(0) - (uint64_t)x)) : zo_mod_p((uint64_t)x);
-}
 
 /* s0 + 2^21 s1 + 2^42 s2 mod p: what the limb sums of dot32 and dot_bits mean. */
 static inline uint64_t zo_join_limbs(int64_t s0, int64_t s1, int64_t s2)

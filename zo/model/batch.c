@@ -115,14 +115,15 @@ static void carve_all(struct batch *b, struct carver *c, size_t n_targets_chunks
     b->targets = carve(c, t, sizeof *b->targets);
     b->ids = carve(c, n, sizeof *b->ids);
     b->positions = carve(c, n, sizeof *b->positions);
-    b->x = carve(c, n * f->d, sizeof(float));
-    b->h = carve(c, n * wide, sizeof(float));
-    b->qkv = carve(c, n * (q + 2 * kv), sizeof(float));
-    b->att = carve(c, n * q, sizeof(float));
-    b->ff = carve(c, n * f->ffn * (b->m->arch->gated ? 2 : 1), sizeof(float));
-    b->dots = carve(c, (n > t ? n : t) * MAX_LINS, sizeof(float));
-    b->hx = carve(c, t * wide, sizeof(float));
-    b->hh = carve(c, t * wide, sizeof(float));
+    const size_t here = b->on_device ? 0 : n, head = b->on_device ? 0 : t; /* rows of activations in our memory */
+    b->x = carve(c, here * f->d, sizeof(float));
+    b->h = carve(c, here * wide, sizeof(float));
+    b->qkv = carve(c, here * (q + 2 * kv), sizeof(float));
+    b->att = carve(c, here * q, sizeof(float));
+    b->ff = carve(c, here * f->ffn * (b->m->arch->gated ? 2 : 1), sizeof(float));
+    b->dots = carve(c, (here > head ? here : head) * MAX_LINS, sizeof(float));
+    b->hx = carve(c, head * wide, sizeof(float));
+    b->hh = carve(c, head * wide, sizeof(float));
     b->target_logit = carve(c, t, sizeof(float));
     b->block_max = carve(c, b->every_row ? 0 : t * b->n_blocks, sizeof(float));
     b->block_sum = carve(c, b->every_row ? 0 : t * b->n_blocks, sizeof(double));
@@ -220,8 +221,8 @@ enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n)
     b->head.n = b->n_targets;
     const size_t vocab = c->task == TASK_CLASSIFY ? c->n_labels : c->vocab,
                  cols = vocab > 65536 ? 2 * HEAD_COLS : HEAD_COLS;
-    b->n_blocks = (vocab + cols - 1) / cols;
-    b->scratch_each = scratch_floats(b);
+    b->n_blocks = b->on_device ? 1 : (vocab + cols - 1) / cols;
+    b->scratch_each = b->on_device ? 0 : scratch_floats(b);
     TRY(zo_rope_grow(b->m, b->longest));
     struct carver counting = {0};
     carve_all(b, &counting, head_chunks);

@@ -77,6 +77,7 @@ struct batch {
     struct zo_cache *const *caches; /* [n_passes] each pass goes on where its cache ends; or NULL */
     bool perturbed; /* some pass has eps != 0 */
     bool every_row; /* logits of every position are asked for */
+    bool on_device; /* layout only: activations are elsewhere (zo/cuda), n_blocks is 1 */
     struct rows body, head;
     struct run *runs;
     struct target *targets;
@@ -90,6 +91,9 @@ struct batch {
     void *arena;
     size_t arena_bytes;
 };
+
+/* model.c: whether a pass can be run. */
+NODISCARD enum err zo_pass_check(const struct zo_model *m, const struct zo_pass *p);
 
 /* batch.c: lays out passes [n] in b (all of them), or says why not. */
 NODISCARD enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n);

@@ -324,7 +324,7 @@ enum err zo_model_check(const struct zo_model *m, const struct zo_example *e, st
     return ERR_OK;
 }
 
-static enum err pass_check(const struct zo_model *m, const struct zo_pass *p)
+enum err zo_pass_check(const struct zo_model *m, const struct zo_pass *p)
 {
     if ((p->eps != 0.0f && !m->state) || !isfinite(p->eps))
         return ERR_RANGE;
@@ -341,6 +341,7 @@ void zo_batch_start(struct zo_model *m, const struct zo_kernels *k, struct zo_po
     b->pool = pool;
     b->n_workers = pool ? zo_pool_threads(pool) : 1;
     b->every_row = every_row;
+    b->on_device = false;
     b->logits = logits;
 }
 
@@ -348,7 +349,7 @@ enum err zo_model_losses(struct zo_model *m, const struct zo_pass *passes, size_
                          struct zo_loss *out, const struct zo_kernels *k, struct zo_pool *pool)
 {
     for (size_t i = 0; i < n; i++)
-        TRY(pass_check(m, &passes[i]));
+        TRY(zo_pass_check(m, &passes[i]));
     const size_t rows_max = ARENA_BYTES / zo_batch_row_bytes(m);
     zo_batch_start(m, k, pool, false, NULL);
     for (size_t at = 0, count; at < n; at += count) {
@@ -375,7 +376,7 @@ enum err zo_model_logits(struct zo_model *m, const uint32_t *ids, size_t n, floa
     const struct zo_example e = {
         .n_seqs = 1, .seqs = &seq, .label = m->c.task == TASK_CLASSIFY ? 0 : -1};
     const struct zo_pass pass = {.example = &e};
-    TRY(pass_check(m, &pass));
+    TRY(zo_pass_check(m, &pass));
     zo_batch_start(m, NULL, pool, true, out);
     TRY(zo_batch_plan(m->batch, &pass, 1));
     zo_forward(m->batch);

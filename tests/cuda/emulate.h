@@ -1,0 +1,94 @@
+/* tests/cuda/emulate.h -- what zo/cuda/device.cuh's words mean on a CPU: the real kernels, compiled as C.
+ *
+ * Every thread of a block is a fibre; a barrier runs the others up to theirs.  A block whose threads do not all reach
+ * the same barrier aborts, as does a kernel that reads or writes outside what was allocated, under ASan. */
+#ifndef TESTS_CUDA_EMULATE_H
+#define TESTS_CUDA_EMULATE_H
+#include <stdint.h>
+#include <string.h>
+
+#define OB_D __attribute__((unused)) static inline
+#define OB_SHARED static
+#define OB_THREAD (emu_thread)
+#define OB_BLOCK_X (emu_block_x)
+#define OB_BLOCK_Y (emu_block_y)
+#define OB_GRID_X (emu_grid_x)
+#define OB_SYNC() emu_sync()
+#define OB_UNROLL
+#define OB_KERNEL(name, args) OB_KERNEL_(name, args)
+#define OB_KERNEL_(name, args)                          \
+    static void name##_body(const struct args *a);      \
+    static void kernel_##name(const void *a)                     \
+    {                                                   \
+        name##_body((const struct args *)a);            \
+    }                                                   \
+    static void name##_body(const struct args *a)
+
+extern uint32_t emu_thread, emu_block_x, emu_block_y, emu_grid_x;
+extern float emu_dynamic[];
+void emu_sync(void);
+float emu_warp(float x, float (*join)(float a, float b));
+void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]);
+
+OB_D float *ob_dynamic(void)
+{
+    return emu_dynamic;
+}
+
+OB_D float emu_add(float a, float b)
+{
+    return a + b;
+}
+
+OB_D float emu_max(float a, float b)
+{
+    return a > b || b != b ? a : b;
+}
+
+OB_D float ob_warp_sum(float x)
+{
+    return emu_warp(x, emu_add);
+}
+
+OB_D float ob_warp_max(float x)
+{
+    return emu_warp(x, emu_max);
+}
+
+OB_D void ob_copy16(void *to, const void *from)
+{
+    memcpy(to, from, 16);
+}
+
+OB_D int ob_popcount(uint32_t x)
+{
+    return __builtin_popcount(x);
+}
+
+uint16_t emu_to_half(float x);
+float emu_from_half(uint16_t h);
+
+OB_D float ob_load(const void *p, uint64_t i, uint32_t type)
+{
+    float x;
+    if (type == ZO_CUDA_FP16)
+        return emu_from_half(((const uint16_t *)p)[i]);
+    if (type == ZO_CUDA_FP32)
+        return ((const float *)p)[i];
+    const uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (type == ZO_CUDA_FP16)
+        ((uint16_t *)p)[i] = emu_to_half(x);
+    else if (type == ZO_CUDA_FP32)
+        ((float *)p)[i] = x;
+    else /* nearest, ties to even */
+        ((uint16_t *)p)[i] = (uint16_t)(x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#endif

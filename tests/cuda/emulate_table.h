@@ -1,0 +1,8 @@
+/* tests/cuda/emulate_table.h -- knobs of the emulated device, for tests. */
+#ifndef TESTS_CUDA_EMULATE_TABLE_H
+#define TESTS_CUDA_EMULATE_TABLE_H
+#include "zo/cuda/abi.h"
+
+extern uint64_t emu_memory, emu_used; /* bytes it has, bytes handed out */
+extern uint64_t emu_fail_at, emu_calls; /* calls so far; from this one on every call says ERR_DEVICE; 0: none */
+#endif

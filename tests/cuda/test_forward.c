@@ -1,0 +1,288 @@
+/* Losses on the device against zo_model_losses, for every architecture in tests/vectors/models (whose CPU losses
+ * tests/zo/test_model.c holds against PyTorch), every kind of direction, every type of factors, both memory modes, adapters.
+ * The kernels are the real ones, run on the CPU; only cuBLAS is OpenBLAS here. */
+#include "tests/cuda/open.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char fixtures[] = "tests/vectors/models";
+
+enum { EXAMPLES_MAX = 4, SEQS_MAX = 4, TOKENS_MAX = 32, PASSES = 16 };
+
+struct fixture {
+    struct zo_example examples[EXAMPLES_MAX];
+    struct zo_seq seqs[EXAMPLES_MAX][SEQS_MAX];
+    uint32_t ids[EXAMPLES_MAX][SEQS_MAX][TOKENS_MAX];
+    uint8_t counted[EXAMPLES_MAX][SEQS_MAX][TOKENS_MAX];
+    size_t n;
+};
+
+static void fixture_read(struct fixture *f, const char *dir)
+{
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/expected.json", dir);
+    json_t *root = json_load_file(path, 0, NULL), *e, *s, *x;
+    size_t i, j, k;
+    assert_non_null(root);
+    memset(f, 0, sizeof *f);
+    json_array_foreach(json_object_get(root, "examples"), i, e)
+    {
+        if (i == EXAMPLES_MAX)
+            break;
+        f->n = i + 1;
+        f->examples[i] = (struct zo_example){.n_seqs = (uint32_t)json_array_size(json_object_get(e, "seqs")),
+                                             .seqs = f->seqs[i],
+                                             .label = (int32_t)json_integer_value(json_object_get(e, "label"))};
+        json_array_foreach(json_object_get(e, "seqs"), j, s)
+        {
+            assert_true(j < SEQS_MAX && json_array_size(json_object_get(s, "ids")) <= TOKENS_MAX);
+            f->seqs[i][j] = (struct zo_seq){.n = (uint32_t)json_array_size(json_object_get(s, "ids")),
+                                            .ids = f->ids[i][j],
+                                            .counted = f->counted[i][j]};
+            json_array_foreach(json_object_get(s, "ids"), k, x) f->ids[i][j][k] = (uint32_t)json_integer_value(x);
+            json_array_foreach(json_object_get(s, "counted"), k, x) f->counted[i][j][k] =
+                (uint8_t)json_integer_value(x);
+        }
+    }
+    json_decref(root);
+}
+
+struct setup {
+    struct zo_model *model;
+    struct zo_rules rules;
+    struct zo_state *state;
+    struct zo_device *device;
+};
+
+static void set_up(struct setup *s, const char *dir, const char *trainable, enum zo_direction kind,
+                   enum zo_device_type type, enum zo_memory memory)
+{
+    static const uint32_t key[2] = {3, 4};
+    struct err_why why = {{0}};
+    memset(s, 0, sizeof *s);
+    if (zo_model_open(&s->model, dir, &why) != ERR_OK)
+        fail_msg("%s: %s", dir, why.text);
+    s->rules = (struct zo_rules){.direction = kind, .sides = 2, .k = 1, .n0 = 8, .steps = 9, .n_knots = 1,
+                                 .knots = {{0, UINT64_C(1) << 50}}};
+    if (zo_model_trainable_of(s->model, trainable, &s->rules.tensors, &s->rules.n_tensors, &why) != ERR_OK)
+        fail_msg("%s: %s", dir, why.text);
+    s->rules.lora_scale = trainable && strncmp(trainable, "lora", 4) == 0 ? 1.5f : 0.0f;
+    for (uint32_t i = 0; i < s->rules.n_tensors; i++) {
+        s->rules.tensors[i].bits = zo_tensor_is_matrix(&s->rules.tensors[i]) ? 32 : 64;
+        s->rules.tensors[i].e = s->rules.tensors[i].bits == 32 ? 25 : 50;
+    }
+    assert_int_equal(zo_state_new(&s->state, &s->rules, key), ERR_OK);
+    assert_int_equal(zo_model_load_state(s->model, s->state, NULL, &why), ERR_OK);
+    for (uint32_t t = 0; t < s->rules.n_tensors; t++) /* lora_B starts at 0, which would hide all that comes before it */
+        for (uint64_t i = 0; s->rules.lora_scale != 0.0f && i < zo_tensor_elements(&s->rules.tensors[t]); i++)
+            ((int32_t *)s->state->m[t])[i] += (int32_t)(i * 7919 % 2001 - 1000) << 11;
+    assert_int_equal(zo_model_bind(s->model, s->state, ZO_MEMORY_LEAN, &why), ERR_OK);
+    assert_int_equal(open_any(&s->device, &why), ERR_OK);
+    if (zo_device_load(s->device, s->model, s->state, type, memory, &why) != ERR_OK)
+        fail_msg("%s: %s", dir, why.text);
+}
+
+static void tear_down(struct setup *s)
+{
+    zo_device_free(s->device);
+    zo_state_free(s->state);
+    zo_model_free(s->model);
+    free(s->rules.tensors);
+    assert_true(emu_used == 0);
+}
+
+/* Plain, both sides of one direction, one side of another; examples with several sequences among them. */
+static size_t make_passes(struct zo_pass *p, const struct fixture *f)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < f->n && n + 4 <= PASSES; i++) {
+        p[n++] = (struct zo_pass){.example = &f->examples[i]};
+        for (int side = 0; side < 2; side++)
+            p[n++] = (struct zo_pass){.example = &f->examples[i], .key = {1, 2}, .seq = (UINT64_C(5) << 32) + i,
+                                      .eps = side ? -0.02f : 0.02f};
+        p[n++] = (struct zo_pass){.example = &f->examples[i], .key = {9, 8}, .seq = i, .eps = 0.01f};
+    }
+    return n;
+}
+
+/* FP32: the products' order and exp differ.  The others round each factor once, relative error u; a path through the model
+ * meets about six rounded products a layer and two outside, and errors of independent sign rarely add up. */
+static double tolerance(const struct setup *s)
+{
+    static const double unit[] = {[ZO_CUDA_BF16] = 0x1p-9, [ZO_CUDA_FP16] = 0x1p-12, [ZO_CUDA_FP32] = 0x1p-19};
+    return 2 * unit[s->device->type] * (6 * s->model->c.layers + 2);
+}
+
+static double compare(const char *dir, struct setup *s, const struct fixture *f)
+{
+    struct zo_pass passes[PASSES];
+    struct zo_loss want[PASSES], got[PASSES];
+    const size_t n = make_passes(passes, f);
+    double off = 0;
+    assert_true(n > 0);
+    const enum err cpu = zo_model_losses(s->model, passes, n, want, zo_kernels_pick("ref"), NULL);
+    assert_int_equal(cpu, ERR_OK);
+    assert_int_equal(zo_device_losses(s->device, passes, n, got), ERR_OK);
+    for (size_t i = 0; i < n; i++) {
+        const double d = fabs(got[i].loss - want[i].loss), tol = tolerance(s) * fmax(1.0, want[i].loss);
+        if (!(d <= tol) || got[i].n_tokens != want[i].n_tokens)
+            fail_msg("%s, kind %d, type %d, pass %zu (eps %g): %.7f, the CPU has %.7f (tolerance %g)", dir,
+                     (int)s->rules.direction, (int)s->device->type, i, (double)passes[i].eps, got[i].loss, want[i].loss, tol);
+        if (s->device->type == ZO_CUDA_FP32)
+            assert_int_equal(got[i].correct, want[i].correct);
+        off = fmax(off, d);
+    }
+    return off;
+}
+
+static void for_each_model(void (*check)(const char *dir, const struct fixture *f, size_t i))
+{
+    static struct fixture f;
+    struct dirent **list = NULL;
+    const int n = scandir(fixtures, &list, NULL, alphasort);
+    size_t count = 0;
+    assert_true(n > 2);
+    for (int i = 0; i < n; i++) {
+        char dir[512];
+        (void)snprintf(dir, sizeof dir, "%s/%s", fixtures, list[i]->d_name);
+        const bool folder = list[i]->d_name[0] != '.' && list[i]->d_type == DT_DIR;
+        free(list[i]);
+        if (!folder)
+            continue;
+        fixture_read(&f, dir);
+        check(dir, &f, count++);
+    }
+    free(list);
+    assert_true(count >= 10);
+}
+
+static void check_rank1(const char *dir, const struct fixture *f, size_t i)
+{
+    struct setup s;
+    set_up(&s, dir, NULL, ZO_RANK1, ZO_DEVICE_FP32, i % 2 ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN);
+    compare(dir, &s, f);
+    tear_down(&s);
+}
+
+static void every_architecture_along_rank1(void **state)
+{
+    (void)state;
+    for_each_model(check_rank1);
+}
+
+static void check_dense(const char *dir, const struct fixture *f, size_t i)
+{
+    struct setup s;
+    if (i % 3 != 0) /* kinds and architectures cross elsewhere than in the layers' order */
+        return;
+    set_up(&s, dir, NULL, i % 2 ? ZO_GAUSSIAN : ZO_RADEMACHER, ZO_DEVICE_FP32, i % 2 ? ZO_MEMORY_LEAN : ZO_MEMORY_FAST);
+    compare(dir, &s, f);
+    tear_down(&s);
+}
+
+static void dense_kinds(void **state)
+{
+    (void)state;
+    for_each_model(check_dense);
+}
+
+static void check_half(const char *dir, const struct fixture *f, size_t i)
+{
+    struct setup s;
+    if (i % 3 != 1)
+        return;
+    set_up(&s, dir, NULL, i % 2 ? ZO_RANK1 : ZO_GAUSSIAN, i % 2 ? ZO_DEVICE_FP16 : ZO_DEVICE_BF16, ZO_MEMORY_AUTO);
+    compare(dir, &s, f);
+    tear_down(&s);
+}
+
+static void half_precision(void **state)
+{
+    (void)state;
+    for_each_model(check_half);
+}
+
+static void check_adapters(const char *dir, const struct fixture *f, size_t i)
+{
+    struct setup s;
+    if (i % 4 != 2)
+        return;
+    set_up(&s, dir, "lora:r=3,alpha=6,targets=all", i % 8 == 2 ? ZO_RANK1 : ZO_RADEMACHER, ZO_DEVICE_FP32, ZO_MEMORY_AUTO);
+    compare(dir, &s, f);
+    tear_down(&s);
+}
+
+static void adapters(void **state)
+{
+    (void)state;
+    for_each_model(check_adapters);
+}
+
+/* What the device folds, its forward pass reads: with resident weights too. */
+static void folding_reaches_the_losses(void **state)
+{
+    static struct fixture f;
+    static const int8_t codes[3] = {120, -77, 31};
+    static const char dir[] = "tests/vectors/models/llama";
+    struct setup s;
+    struct zo_fold fold = {.key = {4, 5}, .count = 3, .lag = 3, .codes = codes};
+    (void)state;
+    fixture_read(&f, dir);
+    for (int fast = 0; fast < 2; fast++) {
+        struct zo_loss before, after;
+        const struct zo_pass pass = {.example = &f.examples[0]};
+        set_up(&s, dir, NULL, ZO_RANK1, ZO_DEVICE_FP32, fast ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN);
+        assert_int_equal(zo_device_memory(s.device), fast ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN);
+        assert_int_equal(zo_device_losses(s.device, &pass, 1, &before), ERR_OK);
+        assert_int_equal(zo_device_fold(s.device, &fold, 1), ERR_OK);
+        assert_int_equal(zo_device_losses(s.device, &pass, 1, &after), ERR_OK);
+        assert_true(fabs(before.loss - after.loss) > 1e-4);
+        assert_int_equal(zo_device_pull(s.device), ERR_OK); /* the CPU's model reads the same state now */
+        compare(dir, &s, &f);
+        tear_down(&s);
+    }
+}
+
+/* A batch too large for the memory left says so and does nothing; a smaller one fits.  A lost device says so. */
+static void memory_and_loss_of_the_device(void **state)
+{
+    static struct fixture f;
+    static const char dir[] = "tests/vectors/models/llama";
+    struct setup s;
+    struct zo_pass passes[PASSES];
+    struct zo_loss out[PASSES];
+    (void)state;
+    EMULATION_ONLY();
+    fixture_read(&f, dir);
+    set_up(&s, dir, NULL, ZO_RANK1, ZO_DEVICE_FP32, ZO_MEMORY_LEAN);
+    const size_t n = make_passes(passes, &f);
+    emu_memory = emu_used + 1000;
+    assert_int_equal(zo_device_losses(s.device, passes, n, out), ERR_NOMEM);
+    emu_memory = (uint64_t)4 << 30;
+    compare(dir, &s, &f);
+    emu_fail_at = emu_calls + 30;
+    assert_int_equal(zo_device_losses(s.device, passes, n, out), ERR_DEVICE);
+    emu_fail_at = 0;
+    assert_int_equal(zo_device_losses(s.device, passes, n, out), ERR_DEVICE);
+    tear_down(&s);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_architecture_along_rank1), cmocka_unit_test(dense_kinds),
+        cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
+        cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""A peer whose state and forward pass are on a device ends with the same bits as a CPU peer.  The device is the real plug-in's
+kernels run on the CPU (tests/cuda/emulate.c), found where a GPU's plug-in would be: beside the program."""
+import os
+import shutil
+import subprocess
+import sys
+
+import lib
+from lib import LIMIT_S, Skip, call, good, main, same, settle
+
+EMULATED = os.path.abspath("build/cuda/emulated/libonebyte_cuda.so")
+PROGRAM = lib.ONEBYTE
+SMALL = ("--n0", 16, "--sides", 2, "--segment-max", 8, "--steps", 1000000, "--schedule", "constant",
+         "--lr", 0.01)
+
+
+def with_plugin(folder):
+    """A copy of the program that has the emulated plug-in beside it."""
+    if not os.path.exists(EMULATED):
+        subprocess.run(["make", "-s", os.path.relpath(EMULATED)], check=True, timeout=LIMIT_S)
+    os.makedirs(f"{folder}/bin")
+    shutil.copy(PROGRAM, f"{folder}/bin/onebyte")
+    shutil.copy(EMULATED, f"{folder}/bin/libonebyte_cuda.so")
+    return f"{folder}/bin/onebyte"
+
+
+def start_with(program, peer, *options):
+    lib.ONEBYTE = program
+    try:
+        return peer.start(*options)
+    finally:
+        lib.ONEBYTE = PROGRAM
+
+
+def test_a_gpu_peer_and_a_cpu_peer_agree(folder, swarm):
+    gpu = with_plugin(folder)
+    s = swarm(*SMALL)
+    a = s.peer("cpu", "--device", "cpu", "--paused").start()
+    b = start_with(gpu, s.peer("gpu", "--connect", a.address(), "--precision", "fp32"))
+    b.wait_status("records of its own", lambda x: x["records"]["own"] > 0)
+    good("resume", "--home", a.home)  # so late because it is far faster than an emulation
+    a.wait_status("records of both", lambda x: 0 < x["records"]["own"] < x["records"]["folded"])
+    last = settle([a, b])
+    assert [x["device"] for x in last] == ["cpu", "emulation"], last
+    assert b.end() == 0 and a.end() == 0
+    assert same([a.last(), b.last()]) and b.replay()["digest"] == last[0]["digest"]
+
+
+def test_without_a_device(folder, swarm):
+    """A plug-in that does not load: auto says why and takes the CPU; asked for, it is an error."""
+    s = swarm(*SMALL)
+    broken = with_plugin(folder)
+    with open(f"{folder}/bin/libonebyte_cuda.so", "wb") as f:
+        f.write(b"not a shared object")
+    a = s.peer("a", data=False)
+    start_with(broken, a)
+    assert a.wait_status("its device", lambda x: x["device"])["device"] == "cpu"
+    assert "ev=device device=cpu reason=" in a.log() and "CUDA plug-in" in a.log(), a.log()
+    assert a.end() == 0
+    start_with(broken, a, "--device", "cuda")
+    assert a.ended() == 1
+    assert "--device cuda: no CUDA plug-in" in a.log(), a.log()
+    code, _, err = call("run", s.manifest, "--home", f"{folder}/x", "--device", "gpu")
+    assert code == 1 and "--device takes auto, cpu, cuda or cuda:N" in err, err
+
+
+def test_the_plugin_compiles(folder, swarm):
+    """With nvcc: the real plug-in builds for one architecture, loads, and says that there is no GPU (or uses it)."""
+    if subprocess.run(["make", "-s", "have-nvcc"], capture_output=True).returncode != 0:
+        raise Skip("no nvcc on this machine")
+    os.makedirs(f"{folder}/bin")
+    p = subprocess.run(["make", "-s", f"CUDA_PLUGIN={folder}/bin/libonebyte_cuda.so", "CUDA_ARCHS=80",
+                        f"{folder}/bin/libonebyte_cuda.so"], capture_output=True, text=True, timeout=LIMIT_S)
+    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-2000:]
+    shutil.copy(PROGRAM, f"{folder}/bin/onebyte")
+    a = swarm(*SMALL).peer("a", data=False)
+    start_with(f"{folder}/bin/onebyte", a)
+    device = a.wait_status("its device", lambda x: x["device"])["device"]
+    if device == "cpu":
+        assert "ev=device device=cpu reason=" in a.log() and "no CUDA plug-in" not in a.log(), a.log()
+    assert a.end() == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main([test_a_gpu_peer_and_a_cpu_peer_agree, test_without_a_device,
+                   test_the_plugin_compiles]))

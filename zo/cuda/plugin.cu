@@ -1,0 +1,262 @@
+/* zo/cuda/plugin.cu -- libonebyte_cuda.so: memory, copies, launches and cuBLAS behind the table of abi.h.
+ *
+ * cuBLAS is opened with dlopen and five functions of its version 2 interface, unchanged since CUDA 11: the plug-in builds
+ * where only nvcc is, and takes the toolkit's or PyTorch's copy.  Every call is checked; the first error is kept as text. */
+#include "zo/cuda/kernels.cuh"
+
+#include <cuda_runtime.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- cuBLAS ---- */
+
+struct blas {
+    void *library, *handle;
+    int (*create)(void **handle);
+    int (*destroy)(void *handle);
+    int (*set_stream)(void *handle, cudaStream_t stream);
+    int (*set_workspace)(void *handle, void *workspace, size_t bytes);
+    int (*gemm)(void *handle, int trans_a, int trans_b, int m, int n, int k, const void *alpha, const void *a,
+                cudaDataType_t a_type, int lda, const void *b, cudaDataType_t b_type, int ldb, const void *beta, void *c,
+                cudaDataType_t c_type, int ldc, int compute_type, int algorithm);
+};
+enum { BLAS_N = 0, BLAS_T = 1, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1 }; /* values of cublas_api.h */
+
+struct context {
+    cudaStream_t stream;
+    struct blas blas;
+    void *workspace;
+    uint32_t processors;
+    bool wide[ZO_CUDA_N_KERNELS]; /* allowed more than 48 KB of shared memory */
+    char error[256];
+};
+
+enum { WORKSPACE_BYTES = 32 << 20 }; /* what cuBLAS itself takes on sm_90 */
+
+static enum err fail(struct context *c, cudaError_t e, const char *what)
+{
+    if (c->error[0] == '\0')
+        (void)snprintf(c->error, sizeof c->error, "%s: %s", what, cudaGetErrorString(e));
+    (void)cudaGetLastError(); /* out of memory is no lost context: clear it */
+    return e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE;
+}
+
+#define CHECK(c, call, what)                  \
+    do {                                      \
+        const cudaError_t check_e = (call);   \
+        if (check_e != cudaSuccess)           \
+            return fail((c), check_e, what);  \
+    } while (0)
+
+static void *blas_symbol(struct blas *b, const char *name, bool *all)
+{
+    void *p = dlsym(b->library, name);
+    *all = *all && p;
+    return p;
+}
+
+static enum err blas_open(struct context *c, struct err_why *why)
+{
+    static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.so"};
+    struct blas *b = &c->blas;
+    bool all = true;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !b->library; i++)
+        b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!b->library)
+        return err_set(why, ERR_NOTFOUND, "no libcublas.so here: install cuBLAS or put its folder into LD_LIBRARY_PATH");
+    b->create = (int (*)(void **))blas_symbol(b, "cublasCreate_v2", &all);
+    b->destroy = (int (*)(void *))blas_symbol(b, "cublasDestroy_v2", &all);
+    b->set_stream = (int (*)(void *, cudaStream_t))blas_symbol(b, "cublasSetStream_v2", &all);
+    b->set_workspace = (int (*)(void *, void *, size_t))blas_symbol(b, "cublasSetWorkspace_v2", &all);
+    b->gemm = (int (*)(void *, int, int, int, int, int, const void *, const void *, cudaDataType_t, int, const void *,
+                       cudaDataType_t, int, const void *, void *, cudaDataType_t, int, int,
+                       int))blas_symbol(b, "cublasGemmEx", &all);
+    if (!all)
+        return err_set(why, ERR_UNSUPPORTED, "this cuBLAS is too old: version 11.2 or later is needed");
+    if (b->create(&b->handle) != 0 || b->set_stream(b->handle, c->stream) != 0)
+        return err_set(why, ERR_DEVICE, "cuBLAS does not start: is the GPU's memory full?");
+    return ERR_OK;
+}
+
+/* ---- the table ---- */
+
+static void close_context(void *ctx)
+{
+    struct context *c = (struct context *)ctx;
+    if (!c)
+        return;
+    if (c->blas.handle)
+        (void)c->blas.destroy(c->blas.handle);
+    (void)cudaFree(c->workspace);
+    if (c->stream)
+        (void)cudaStreamDestroy(c->stream);
+    if (c->blas.library)
+        (void)dlclose(c->blas.library);
+    free(c);
+}
+
+static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
+{
+    cudaDeviceProp p;
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess)
+        return err_set(why, ERR_NOTFOUND, "no CUDA device: %s", cudaGetErrorString(e));
+    if (index >= (uint32_t)n)
+        return err_set(why, ERR_NOTFOUND, "there is no CUDA device %u: this machine has %d", index, n);
+    e = cudaGetDeviceProperties(&p, (int)index);
+    if (e == cudaSuccess)
+        e = cudaSetDevice((int)index);
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaMalloc(&c->workspace, WORKSPACE_BYTES);
+    if (e != cudaSuccess)
+        return err_set(why, ERR_DEVICE, "CUDA device %u: %s", index, cudaGetErrorString(e));
+    if (p.major * 10 + p.minor < 75)
+        return err_set(why, ERR_UNSUPPORTED, "%s is too old: compute capability 7.5 or later is needed, it has %d.%d",
+                       p.name, p.major, p.minor);
+    memset(info, 0, sizeof *info);
+    (void)snprintf(info->name, sizeof info->name, "%.127s", p.name);
+    info->major = (uint32_t)p.major;
+    info->minor = (uint32_t)p.minor;
+    info->processors = (uint32_t)p.multiProcessorCount;
+    info->shared_max = (uint32_t)p.sharedMemPerBlockOptin;
+    info->memory = p.totalGlobalMem;
+    c->processors = info->processors;
+    return ERR_OK;
+}
+
+static enum err table_open(void **ctx, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
+{
+    struct context *c = (struct context *)calloc(1, sizeof *c);
+    if (!c)
+        return err_set(why, ERR_NOMEM, "out of memory");
+    enum err e = open_device(c, index, info, why);
+    if (e == ERR_OK)
+        e = blas_open(c, why);
+    if (e == ERR_OK && c->blas.set_workspace(c->blas.handle, c->workspace, WORKSPACE_BYTES) != 0)
+        e = err_set(why, ERR_DEVICE, "cuBLAS does not take its workspace");
+    if (e != ERR_OK) {
+        close_context(c);
+        return e;
+    }
+    *ctx = c;
+    return ERR_OK;
+}
+
+static const char *table_error(const void *ctx)
+{
+    return ((const struct context *)ctx)->error;
+}
+
+static enum err table_available(void *ctx, uint64_t *bytes)
+{
+    size_t have = 0, all = 0;
+    CHECK((struct context *)ctx, cudaMemGetInfo(&have, &all), "asking for free memory");
+    *bytes = have;
+    return ERR_OK;
+}
+
+static enum err table_alloc(void *ctx, void **p, uint64_t bytes)
+{
+    CHECK((struct context *)ctx, cudaMalloc(p, bytes ? bytes : 1), "allocating");
+    return ERR_OK;
+}
+
+static void table_free(void *ctx, void *p)
+{
+    struct context *c = (struct context *)ctx;
+    const cudaError_t e = p ? cudaFree(p) : cudaSuccess; /* waits for what may still read it */
+    if (e != cudaSuccess)
+        (void)fail(c, e, "freeing");
+}
+
+static enum err table_put(void *ctx, void *to, const void *host, uint64_t bytes)
+{
+    struct context *c = (struct context *)ctx;
+    CHECK(c, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream), "copying to the device");
+    return ERR_OK; /* pageable memory is staged before the call returns */
+}
+
+static enum err table_get(void *ctx, void *host, const void *from, uint64_t bytes)
+{
+    struct context *c = (struct context *)ctx;
+    CHECK(c, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream), "copying from the device");
+    CHECK(c, cudaStreamSynchronize(c->stream), "waiting for the device");
+    return ERR_OK;
+}
+
+static enum err table_sync(void *ctx)
+{
+    struct context *c = (struct context *)ctx;
+    CHECK(c, cudaStreamSynchronize(c->stream), "waiting for the device");
+    return ERR_OK;
+}
+
+/* In the order of enum zo_cuda_kernel. */
+struct entry {
+    const void *function;
+    const char *name;
+};
+
+static enum err table_launch(void *ctx, enum zo_cuda_kernel k, uint32_t grid_x, uint32_t grid_y, uint32_t shared_bytes,
+                             const void *args)
+{
+    static const struct entry kernels[] = {
+#define X(name) {(const void *)kernel_##name, #name},
+        ZO_CUDA_KERNELS(X)
+#undef X
+    };
+    struct context *c = (struct context *)ctx;
+    const struct entry *e = &kernels[k];
+    if (shared_bytes > (48u << 10) && !c->wide[k]) {
+        CHECK(c, cudaFuncSetAttribute(e->function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), e->name);
+        c->wide[k] = true;
+    }
+    void *list[] = {(void *)(uintptr_t)args};
+    CHECK(c, cudaLaunchKernel(e->function, dim3(grid_x, grid_y), dim3(ZO_CUDA_THREADS), list, shared_bytes, c->stream),
+          e->name);
+    CHECK(c, cudaGetLastError(), e->name);
+    return ERR_OK;
+}
+
+/* Row-major y = x W^T is column-major y^T = W x^T; W as stored is column-major (n_in, n_out), or (n_out, n_in). */
+static enum err table_gemm(void *ctx, const struct zo_cuda_gemm *g)
+{
+    static const cudaDataType_t types[] = {CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F};
+    struct context *c = (struct context *)ctx;
+    if (g->rows > INT32_MAX || g->n_out > INT32_MAX || g->n_in > INT32_MAX || g->ldx > INT32_MAX || g->ldw > INT32_MAX ||
+        g->ldy > INT32_MAX)
+        return ERR_RANGE;
+    const int status = c->blas.gemm(c->blas.handle, g->transposed ? BLAS_N : BLAS_T, BLAS_N, (int)g->n_out, (int)g->rows,
+                                    (int)g->n_in, &g->alpha, g->w, types[g->type], (int)g->ldw, g->x, types[g->type],
+                                    (int)g->ldx, &g->beta, g->y, CUDA_R_32F, (int)g->ldy, BLAS_COMPUTE_32F, BLAS_DEFAULT);
+    if (status == 0)
+        return ERR_OK;
+    if (c->error[0] == '\0')
+        (void)snprintf(c->error, sizeof c->error, "cuBLAS: status %d in a product of %llu x %llu x %llu", status,
+                       (unsigned long long)g->rows, (unsigned long long)g->n_out, (unsigned long long)g->n_in);
+    return ERR_DEVICE;
+}
+
+extern "C" __attribute__((visibility("default"))) const struct zo_cuda_api *onebyte_cuda_api(void)
+{
+    static struct zo_cuda_api api;
+    api.version = ZO_CUDA_VERSION;
+    api.bytes = sizeof api;
+    api.open = table_open;
+    api.close = close_context;
+    api.error = table_error;
+    api.available = table_available;
+    api.alloc = table_alloc;
+    api.free = table_free;
+    api.put = table_put;
+    api.get = table_get;
+    api.launch = table_launch;
+    api.gemm = table_gemm;
+    api.sync = table_sync;
+    return &api;
+}
