@@ -76,6 +76,11 @@ def tail(xs):
     return log10_beyond
 
 
+def chance(log10):
+    """Far beyond the data a fit says no more than that: never seen, and nowhere near."""
+    return "too few pairs for a tail" if math.isnan(log10) else "< 10^-30" if log10 < -30 else f"10^{log10:.0f}"
+
+
 def power(g, loss, eps, sides, limit):
     """Chance that one random byte, and one with its sign turned, is found; mean tolerance in codes."""
     r = math.sqrt(sum(x * x for x in g) / len(g))
@@ -145,7 +150,7 @@ def main():
         least = min(x["random"], x["flipped"])
         need = 1 if least >= 1 else math.ceil(math.log(0.001) / math.log(1 - least)) if least > 0 else float("inf")
         print(f"| {x['task']} | {x['parameters']} | {x['pairs']} | {x['largest']:.2e} ({x['where']}) | {judge_loss():.0e} | "
-              f"10^{x['log10_false']:.0f} | {100 * x['random']:.1f} % | {100 * x['flipped']:.1f} % | {need} | {x['tolerance']:.2f} |")
+              f"{chance(x['log10_false'])} | {100 * x['random']:.1f} % | {100 * x['flipped']:.1f} % | {need} | {x['tolerance']:.2f} |")
 
 
 if __name__ == "__main__":
