@@ -133,7 +133,7 @@ sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory
 
 # ---- fuzzing (tests/fuzz): clang's libFuzzer; `make test` replays the corpora without clang ----
 T ?= 60
-F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket evidence
+F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket audit
 cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error -DFUZZ_ONE
 build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined

@@ -38,6 +38,15 @@ struct net_tree {
     uint64_t dirty[4];
 };
 
+/* A question of an auditor that went out by `to` and is not answered yet. */
+struct net_open_ask {
+    bool used, own;
+    uint32_t from, to; /* links; from: whom to answer, unless our own */
+    uint8_t machine[32], id[32];
+    uint32_t offset;
+    uint64_t deadline_ns;
+};
+
 /* ---- links ---- */
 struct net_search {
     bool active;
@@ -75,15 +84,6 @@ struct net_pull {
     uint8_t machine[32];
     uint32_t link;
     bool used, progress, probe; /* probe: the one segment that ends a search */
-    uint64_t deadline_ns;
-};
-
-/* A question of an auditor that went out by `to` and is not answered yet. */
-struct net_open_ask {
-    bool used, own;
-    uint32_t from, to; /* links; from: whom to answer, unless our own */
-    uint8_t machine[32], id[32];
-    uint32_t offset;
     uint64_t deadline_ns;
 };
 
@@ -199,10 +199,6 @@ bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
 bool net_spend(struct net_gossip *g, struct net_link *l,
                size_t bytes); /* false: over the link's rate */
 
-/* audit.c; whole frames */
-bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
-bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
-
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);
 struct net_pull *net_pull_of(struct net_gossip *g, const uint8_t machine[32]);
@@ -228,4 +224,8 @@ bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size
 bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_control(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 struct net_link *net_link_by_id(const struct net_gossip *g, uint32_t id);
+
+/* audit.c; whole frames */
+bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
 #endif
