@@ -151,6 +151,10 @@ void net_entry_write(uint8_t out[80], const struct net_frontier_entry *e);
 void net_entry_read(struct net_frontier_entry *e, const uint8_t in[80]);
 bool net_entry_same(const struct net_frontier_entry *a, const struct net_frontier_entry *b);
 
+/* audit.c; whole frames */
+bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+
 /* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown machine. */
 enum net_verdict {
     NET_TAKEN,
@@ -224,8 +228,4 @@ bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size
 bool net_on_tell(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_control(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 struct net_link *net_link_by_id(const struct net_gossip *g, uint32_t id);
-
-/* audit.c; whole frames */
-bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
-bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
 #endif
