@@ -31,11 +31,12 @@ NET_LIB := $(B)/libnet.a
 PEER_LIB := $(B)/libpeer.a
 BIN := $(if $(filter release,$(MODE)),build/onebyte,$(B)/onebyte)
 TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/zo/test_*.c tests/net/test_*.c tests/peer/test_*.c))
+LIAR := $(if $(filter release,$(MODE)),$(B)/tests/e2e/liar)
 BENCHES := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 
 .PHONY: all tests benches
 all: $(BIN)
-tests: $(TESTS)
+tests: $(TESTS) $(LIAR)
 benches: $(BENCHES)
 
 # Files that embed.c takes in with .incbin: the compiler's own dependencies do not know them.
@@ -67,6 +68,8 @@ $(B)/tests/net/%: $(B)/tests/net/%.o $(NET_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/peer/%: $(B)/tests/peer/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+$(B)/tests/e2e/liar: $(B)/peer/main.o $(B)/tests/e2e/liar.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
+	$(CC) -Wl,--wrap=zo_codec_seal -o $@ $^ $(ALL_LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	$(CC) -o $@ $^ $(ALL_LIBS)
 .SECONDARY:
@@ -103,11 +106,6 @@ demo: need-deps ## builds and runs the main job on the embedded model: no downlo
 	@$(MAKE) --no-print-directory -j2 all
 	@build/onebyte demo
 
-# The hostile peer of tests/e2e/test_audit.py.
-$(B)/tests/e2e/liar: $(B)/peer/main.o $(B)/tests/e2e/liar.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
-	$(CC) -Wl,--wrap=zo_codec_seal -o $@ $^ $(ALL_LIBS)
-tests: $(if $(filter release,$(MODE)),$(B)/tests/e2e/liar)
-
 # ---- installing what is missing ----
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 apt = for i in 1 2 3; do $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -q && \
@@ -135,7 +133,7 @@ sim-swarm: $(B)/tests/sim/sim ## 1,000 peers and 1,000,000 records: time, memory
 
 # ---- fuzzing (tests/fuzz): clang's libFuzzer; `make test` replays the corpora without clang ----
 T ?= 60
-F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket audit
+F ?= segment gossip control transport manifest invite ledger safetensors tokenizer jsonl config template socket evidence
 cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error -DFUZZ_ONE
 build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined

@@ -38,15 +38,6 @@ struct net_tree {
     uint64_t dirty[4];
 };
 
-/* A question of an auditor that went out by `to` and is not answered yet. */
-struct net_open_ask {
-    bool used, own;
-    uint32_t from, to; /* links; from: whom to answer, unless our own */
-    uint8_t machine[32], id[32];
-    uint32_t offset;
-    uint64_t deadline_ns;
-};
-
 /* ---- links ---- */
 struct net_search {
     bool active;
@@ -84,6 +75,15 @@ struct net_pull {
     uint8_t machine[32];
     uint32_t link;
     bool used, progress, probe; /* probe: the one segment that ends a search */
+    uint64_t deadline_ns;
+};
+
+/* A question of an auditor that went out by `to` and is not answered yet. */
+struct net_open_ask {
+    bool used, own;
+    uint32_t from, to; /* links; from: whom to answer, unless our own */
+    uint8_t machine[32], id[32];
+    uint32_t offset;
     uint64_t deadline_ns;
 };
 
@@ -151,10 +151,6 @@ void net_entry_write(uint8_t out[80], const struct net_frontier_entry *e);
 void net_entry_read(struct net_frontier_entry *e, const uint8_t in[80]);
 bool net_entry_same(const struct net_frontier_entry *a, const struct net_frontier_entry *b);
 
-/* audit.c; whole frames */
-bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
-bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
-
 /* hold.c.  from: the link it came by, NULL: our own or the ledger's.  A feed may be NULL: unknown machine. */
 enum net_verdict {
     NET_TAKEN,
@@ -202,6 +198,10 @@ bool net_on_want(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
 bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_spend(struct net_gossip *g, struct net_link *l,
                size_t bytes); /* false: over the link's rate */
+
+/* audit.c; whole frames */
+bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
+bool net_on_audit_tell(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
 
 /* repair.c */
 void net_pull_start(struct net_gossip *g, struct net_link *l, const uint8_t machine[32]);

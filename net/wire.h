@@ -1,6 +1,6 @@
 /* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is SPEC 7's frontier entry:
  * machine [32], count u64, head [32], cut u64.  Nothing here is signed: the link is authenticated, and what matters carries
- * its author's signature.  Types 20..63 are for later versions and ignored; 64.. belong to the daemon.
+ * its author's signature.  Types 22..63 are for later versions and ignored; 64.. belong to the daemon.
  *
  *  1 HELLO     version u8, listening address (rest of the frame, may be empty)
  *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES / ENTRIES of the receiver
@@ -20,7 +20,8 @@
  * 16 CONTROL   net/control.h
  * 17 ADDRESSES (length u8, bytes) ...   listening addresses of others
  * 18 PRUNE     name u32                 of yours: do not push it, others do; a PULL or GRAFT takes it back
- * 19 GRAFT     machine [32] ...         push me these (none: all): what brought them to me is gone */
+ * 19 GRAFT     machine [32] ...         push me these (none: all): what brought them to me is gone
+ * 20 AUDIT_ASK, 21 AUDIT_TELL           net/audit.h */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 #include <onebyte/base/limits.h>
@@ -46,11 +47,11 @@ enum {
     WIRE_ADDRESSES,
     WIRE_PRUNE,
     WIRE_GRAFT,
+    WIRE_AUDIT_ASK,
+    WIRE_AUDIT_TELL,
     WIRE_DAEMON = 64,
 };
 enum { WIRE_ENTRY = 80, WIRE_VERSION = 1, WIRE_ENTRIES_MAX = 96, WIRE_GRAFTS_MAX = 256 };
-/* Not next to the others: versions that are made at the same time take 20 to 23. */
-enum { WIRE_AUDIT_ASK = 24, WIRE_AUDIT_TELL = 25 }; /* net/audit.h */
 _Static_assert(1 + WIRE_GRAFTS_MAX * 32 <= LIMIT_FRAME_BYTES, "a frame of grafts fits");
 _Static_assert(1 + 64 + WIRE_ENTRIES_MAX * WIRE_ENTRY <= LIMIT_FRAME_BYTES,
                "a frame of entries fits");

@@ -169,6 +169,10 @@ static void print_table(FILE *out, const json_t *o)
     const json_t *checkpoint = json_object_get(o, "checkpoint");
     if (json_is_object(checkpoint))
         fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
+    const json_t *audit = json_object_get(o, "audit");
+    if (number(audit, "records") > 0)
+        fprintf(out, "  audits        %.0f records of others measured again, %.0f off, %.0f evidence files\n", number(audit, "records"),
+                number(audit, "off"), number(audit, "evidence"));
     fprintf(out, "machine %.8s  %s\n", text(o, "machine_id"), json_is_true(json_object_get(o, "contributing")) ? "contributing" : "not contributing");
     if (!json_is_true(json_object_get(o, "contributing")))
         fprintf(out, "  because       %s\n", text(o, "why"));
@@ -187,10 +191,6 @@ static void print_table(FILE *out, const json_t *o)
     if (isfinite(number(bytes, "per_record")))
         fprintf(out, ", %.2f bytes per gradient (%.2f in segments)", number(bytes, "per_record"), number(bytes, "segment_per_record"));
     fprintf(out, "\n");
-    const json_t *audit = json_object_get(o, "audit");
-    if (number(audit, "records") > 0)
-        fprintf(out, "  audits        %.0f records of others measured again, %.0f off, %.0f evidence files\n", number(audit, "records"),
-                number(audit, "off"), number(audit, "evidence"));
     if (json_is_true(json_object_get(o, "running")))
         print_peers(out, json_object_get(o, "peers"));
 }

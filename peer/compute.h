@@ -23,19 +23,19 @@ enum peer_msg_kind {
     /* net -> compute */
     PEER_MSG_FOLD = 1, /* struct peer_msg_fold */
     PEER_MSG_MARK,     /* struct peer_msg_mark */
-    PEER_MSG_AUDIT,    /* struct peer_msg_audit (peer/audit.h): right after a MARK; answered by AUDITED */
     PEER_MSG_FEED,     /* struct peer_msg_feed */
     PEER_MSG_ASK,      /* struct peer_msg: figures with a digest recomputed from memory, as soon as possible */
     PEER_MSG_STOP,     /* struct peer_msg: the last one */
     PEER_MSG_PROVE,    /* struct peer_msg_prove: the FOLDs so far, before any MARK, are all of this snapshot */
     PEER_MSG_WRITE,    /* struct peer_msg_write: a snapshot of the state at its next mark */
+    PEER_MSG_AUDIT,    /* struct peer_msg_audit (peer/audit.h): right after a MARK; answered by AUDITED */
     PEER_MSG_NAME,     /* struct peer_msg: hash the state at its next mark, for a checkpoint */
     /* compute -> net */
     PEER_MSG_SEALED,  /* struct peer_msg_sealed */
-    PEER_MSG_AUDITED, /* struct peer_msg_audit: the same work, done or not */
     PEER_MSG_FIGURES, /* struct peer_msg_figures: now and then, and as the answer to ASK */
     PEER_MSG_FATAL,   /* struct peer_msg_fatal: the actor has stopped by itself */
     PEER_MSG_NAMED,   /* struct peer_msg_named: the answer to NAME */
+    PEER_MSG_AUDITED, /* struct peer_msg_audit: the same work, done or not */
 };
 
 struct peer_msg_fold {

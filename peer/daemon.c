@@ -311,14 +311,14 @@ static void take_messages(struct daemon *d)
         case PEER_MSG_SEALED:
             daemon_sealed(d, (const struct peer_msg_sealed *)(const void *)m);
             break;
-        case PEER_MSG_AUDITED:
-            daemon_audit_done(d, (struct peer_msg_audit *)(void *)m);
-            break;
         case PEER_MSG_FIGURES:
             take_figures(d, (const struct peer_msg_figures *)(const void *)m);
             break;
         case PEER_MSG_NAMED:
             daemon_check_named(d, (const struct peer_msg_named *)(const void *)m);
+            break;
+        case PEER_MSG_AUDITED:
+            daemon_audit_done(d, (struct peer_msg_audit *)(void *)m);
             break;
         case PEER_MSG_FATAL:
             d->why = ((const struct peer_msg_fatal *)(const void *)m)->why;
@@ -388,10 +388,10 @@ static void every_now_and_then(struct daemon *d, uint64_t now)
         stop_asking(d, now);
     daemon_snap_tick(d);
     daemon_check_tick(d);
+    daemon_audit_tick(d);
     if (d->m->net.sync)
         daemon_round_tick(d);
     daemon_answer_asks(d, false);
-    daemon_audit_tick(d);
     if (d->paused && d->paused_until_ns && now >= d->paused_until_ns)
         d->paused = false;
     if (now - d->saved_ns >= flush_every_ns) {
@@ -496,7 +496,6 @@ static void stop_all(struct daemon *d)
 
 static void release(struct daemon *d)
 {
-    daemon_audit_free(d);
     peer_web_close(d->web);
     peer_control_close(d->control);
     net_ledger_close(d->ledger);
@@ -507,6 +506,7 @@ static void release(struct daemon *d)
     peer_pipe_free(d->from_compute);
     daemon_round_free(d);
     daemon_snap_free(d);
+    daemon_audit_free(d);
     free(d->check.bytes);
     peer_donor_release(&d->donor);
 }

@@ -6,7 +6,6 @@
 
 static const uint64_t adopt_ns = 10 * NS;      /* after start, before anything was sealed: our feed may still grow by itself */
 static const uint64_t drain_every_ns = NS;
-enum { FRONTIER_ENTRY = 80 };
 
 /* ---- to the compute actor ---- */
 
@@ -88,17 +87,17 @@ uint8_t *daemon_frontier(const struct daemon *d, size_t *bytes)
     const uint64_t round = d->m->net.sync ? d->round : NET_ALL;
     const size_t n = net_gossip_frontier(d->gossip, round, NULL, 0);
     struct net_frontier_entry *f = calloc(n + 1, sizeof *f);
-    uint8_t *out = malloc(n * FRONTIER_ENTRY + 1);
+    uint8_t *out = malloc(n * PEER_FRONTIER_ENTRY + 1);
     if (f && out) {
         ENSURE(net_gossip_frontier(d->gossip, round, f, n) == n);
         for (size_t i = 0; i < n; i++)
-            peer_frontier_put(out + i * FRONTIER_ENTRY, 0, &f[i]);
+            peer_frontier_put(out + i * PEER_FRONTIER_ENTRY, 0, &f[i]);
     } else {
         free(out);
         out = NULL;
     }
     free(f);
-    *bytes = n * FRONTIER_ENTRY;
+    *bytes = n * PEER_FRONTIER_ENTRY;
     return out;
 }
 

@@ -54,6 +54,38 @@ struct held_fold { /* sync: a fold of a later round */
     struct peer_msg_fold *msg;
 };
 
+enum { SNAP_SERVED = 2 };
+
+/* Until the state is built (SNAP_OFF) the compute actor gets neither folds nor marks: daemon_snap.c. */
+enum snap_phase { SNAP_OFF, SNAP_LOOK, SNAP_FETCH, SNAP_WAIT };
+
+struct snap {
+    enum snap_phase phase;
+    uint32_t donor;            /* link */
+    int fd;                    /* of what is fetched */
+    uint8_t id[8];
+    uint64_t got, total, asked_to;
+    uint64_t since_ns, heard_ns, reported_ns, checked_ns;
+    size_t nones;              /* neighbours without one */
+    struct peer_snapshot have; /* whole; waiting for the ledger */
+    uint64_t written;          /* records folded when one was written last */
+    struct snap_served {
+        int fd; /* -1: none */
+        uint8_t id[8];
+        uint64_t bytes;
+    } served[SNAP_SERVED];
+};
+
+struct check { /* daemon_check.c */
+    bool naming, final;           /* the compute actor was asked; for the last step */
+    uint64_t next, asked_ns;      /* step of the next one */
+    uint8_t want[32];             /* the frontier that is fetched */
+    uint64_t want_number, have, got, total, wanted_ns;
+    uint32_t link;
+    size_t turn;
+    uint8_t *bytes;
+};
+
 enum { AUDIT_MACHINES = 1024, AUDIT_FILES = 16 };
 enum audit_phase { AUDIT_IDLE, AUDIT_ASK, AUDIT_READY, AUDIT_WORK };
 enum audit_reason { AUDIT_NO_ANSWER, AUDIT_NOT_THERE, AUDIT_GONE, AUDIT_FAR, AUDIT_UNBOUND, AUDIT_SHORT, AUDIT_REASONS };
@@ -98,42 +130,11 @@ struct audit {
     size_t n_machines;
 };
 
-enum { SNAP_SERVED = 2 };
-
-/* Until the state is built (SNAP_OFF) the compute actor gets neither folds nor marks: daemon_snap.c. */
-enum snap_phase { SNAP_OFF, SNAP_LOOK, SNAP_FETCH, SNAP_WAIT };
-
-struct snap {
-    enum snap_phase phase;
-    uint32_t donor;            /* link */
-    int fd;                    /* of what is fetched */
-    uint8_t id[8];
-    uint64_t got, total, asked_to;
-    uint64_t since_ns, heard_ns, reported_ns, checked_ns;
-    size_t nones;              /* neighbours without one */
-    struct peer_snapshot have; /* whole; waiting for the ledger */
-    uint64_t written;          /* records folded when one was written last */
-    struct snap_served {
-        int fd; /* -1: none */
-        uint8_t id[8];
-        uint64_t bytes;
-    } served[SNAP_SERVED];
-};
-
-struct check { /* daemon_check.c */
-    bool naming, final;           /* the compute actor was asked; for the last step */
-    uint64_t next, asked_ns;      /* step of the next one */
-    uint8_t want[32];             /* the frontier that is fetched */
-    uint64_t want_number, have, got, total, wanted_ns;
-    uint32_t link;
-    size_t turn;
-    uint8_t *bytes;
-};
-
 struct daemon {
     struct peer_daemon_options o;
     struct check check;
     struct snap snap;
+    struct audit audit;
     const struct peer_manifest *m;
     struct net_identity self;
     struct net_ledger *ledger;
@@ -143,7 +144,6 @@ struct daemon {
     struct peer_web *web;         /* NULL: off */
     struct peer_host host;
     struct peer_donor donor;
-    struct audit audit;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;
     int signals;
@@ -221,19 +221,6 @@ uint8_t *daemon_frontier(const struct daemon *d, size_t *bytes); /* of the folds
 const char *daemon_hold(struct daemon *d); /* why nothing may be measured; NULL: go on */
 void daemon_finish(struct daemon *d);      /* at the last step: drain, then quit */
 
-/* daemon_audit.c */
-void daemon_audit_start(struct daemon *d);
-void daemon_audit_sealed(struct daemon *d, const struct peer_msg_sealed *s, const uint8_t id[32]); /* an own segment was sent */
-void daemon_audit_slot(struct daemon *d); /* the compute actor stands between two segments: work may go out */
-void daemon_audit_asked(struct daemon *d, const struct net_action *a);
-void daemon_audit_told(struct daemon *d, const struct net_action *a);
-void daemon_audit_done(struct daemon *d, struct peer_msg_audit *m);
-void daemon_audit_tick(struct daemon *d);
-json_t *daemon_audit_status(const struct daemon *d); /* NULL: private data */
-const char *daemon_audit_request(struct daemon *d, const json_t *request); /* NULL: begun */
-json_t *daemon_audit_result(const struct daemon *d);
-void daemon_audit_free(struct daemon *d);
-
 /* daemon_round.c */
 void daemon_round_start(struct daemon *d); /* after the ledger was loaded */
 void daemon_round_heard(struct daemon *d, const struct net_action *stored);
@@ -248,6 +235,19 @@ void daemon_check_named(struct daemon *d, const struct peer_msg_named *m);
 bool daemon_check_final(struct daemon *d); /* at the last step; true: it is being made, wait */
 bool daemon_check_frame(struct daemon *d, uint32_t link, const uint8_t *f, size_t n);
 void daemon_check_tick(struct daemon *d);
+
+/* daemon_audit.c */
+void daemon_audit_start(struct daemon *d);
+void daemon_audit_sealed(struct daemon *d, const struct peer_msg_sealed *s, const uint8_t id[32]); /* an own segment was sent */
+void daemon_audit_slot(struct daemon *d); /* the compute actor stands between two segments: work may go out */
+void daemon_audit_asked(struct daemon *d, const struct net_action *a);
+void daemon_audit_told(struct daemon *d, const struct net_action *a);
+void daemon_audit_done(struct daemon *d, struct peer_msg_audit *m);
+void daemon_audit_tick(struct daemon *d);
+json_t *daemon_audit_status(const struct daemon *d); /* NULL: private data */
+const char *daemon_audit_request(struct daemon *d, const json_t *request); /* NULL: begun */
+json_t *daemon_audit_result(const struct daemon *d);
+void daemon_audit_free(struct daemon *d);
 
 /* daemon_snap.c */
 void daemon_snap_start(struct daemon *d);   /* before the ledger is loaded */

@@ -143,6 +143,8 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(agreement, "links", integer(links));
     json_object_set_new(s, "agreement", agreement);
     json_object_set_new(s, "checkpoint", checkpoint(d));
+    json_t *audit = daemon_audit_status(d);
+    json_object_set_new(s, "audit", audit ? audit : json_null());
     json_object_set_new(s, "peers", peers(d));
     json_object_set_new(s, "uptime_s", peer_json_real((double)(daemon_now() - d->started_ns) / (double)NS));
     json_object_set_new(s, "device", json_string("cpu"));
@@ -151,8 +153,6 @@ json_t *daemon_status(const struct daemon *d)
     json_object_set_new(s, "memory", integer(resident_bytes()));
     json_object_set_new(s, "memory_mode", json_string(d->o.memory ? d->o.memory : "auto"));
     json_object_set_new(s, "pid", json_integer(getpid()));
-    json_t *audit = daemon_audit_status(d);
-    json_object_set_new(s, "audit", audit ? audit : json_null());
     return s;
 }
 

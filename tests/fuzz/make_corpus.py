@@ -43,10 +43,10 @@ def net():
     for i, address in enumerate(("127.0.0.1:7117", "[::1]:80", "*:0", "a.example:65535", "[::ffff:10.0.0.1]:1")):
         write("transport", "address%d" % i, address)
     entry = machine + struct.pack("<Q", 4) + b"H" * 32 + b"\xff" * 8
-    audit_ask = b"\x18\x10" + machine + b"I" * 32 + b"\0" * 4
-    audit_tell = b"\x19" + machine + b"I" * 32 + b"\0" * 4 + struct.pack("<I", 80) + b"H" * 32 + b"S" * 64 + entry
-    write("audit", "ask", audit_ask)
-    write("audit", "tell", audit_tell)
+    audit_ask = b"\x14\x10" + machine + b"I" * 32 + b"\0" * 4
+    audit_tell = b"\x15" + machine + b"I" * 32 + b"\0" * 4 + struct.pack("<I", 80) + b"H" * 32 + b"S" * 64 + entry
+    write("control", "audit_ask", audit_ask)
+    write("control", "audit_tell", audit_tell)
     frames = [b"\1\1127.0.0.1:7117", b"\2" + b"R" * 16 + b"\0" * 16, b"\3" + b"R" * 16, b"\4\0" + b"D" * 256, b"\4\1" + b"D" * 256,
               b"\5" + b"\0" * 32 + b"\xff" * 32 + entry, b"\6" + machine, b"\7" + entry, b"\x08\0\0\0\0" + two,
               b"\x09" + machine + b"\1\0\0\0" + segment(0, 5), b"\x0a\1\0\0\0", b"\x0b" + entry + struct.pack("<I", 9999),
@@ -70,8 +70,8 @@ def net():
     evidence = {"onebyte": "evidence", "version": 1, "run_id": key, "machine": key, "prev": "00" * 32, "signature": key * 2,
                 "segment": segment(0, 4).hex(), "frontier": entry.hex(), "branches": [{"machine": key, "segment": segment(0, 3).hex()}],
                 "records": [{"seq": 1, "code": 7, "want": -7.1, "tolerance": 0.6, "loss": 0.7}]}
-    write("audit", "one", json.dumps(evidence))
-    write("audit", "first", json.dumps({**evidence, "frontier": "", "branches": []}))
+    write("evidence", "one", json.dumps(evidence))
+    write("evidence", "first", json.dumps({**evidence, "frontier": "", "branches": []}))
     write("manifest", "least", json.dumps(manifest))
     manifest.update(name="run", K=2, sides=1, eps=0.01, unit=1024, pace="sync", admission="allow", allow=[key], public=True,
                     seed=3, length_max=64, lr=1e-6, schedule="cosine", trainable="all", eval_data=manifest["data"], records_max=4096)

@@ -10,7 +10,7 @@
 
 #define TARGETS(X)                                                                                                    \
     X(segment) X(gossip) X(control) X(transport) X(manifest) X(invite) X(ledger) X(safetensors) X(tokenizer) X(jsonl) \
-    X(config) X(template) X(socket) X(audit)
+    X(config) X(template) X(socket) X(evidence)
 #define X(name) int fuzz_##name(const uint8_t *data, size_t size);
 TARGETS(X)
 #undef X

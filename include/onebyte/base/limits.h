@@ -24,8 +24,6 @@ enum {
     LIMIT_PULL_BYTES = 1 << 18,  /* one answer to PULL, so that a link's queue stays bounded */
     LIMIT_ASK_SEQS = 16,         /* seqs in one question of a fork search */
     LIMIT_SEARCH_QUESTIONS = 32, /* 16^6 = 2^24 segments need 6; the rest is for losses */
-    LIMIT_AUDITS = 64,           /* questions of auditors that wait for an answer; more are not passed on */
-    LIMIT_LINK_AUDITS = 8,       /* of them from one link */
     LIMIT_LINK_RATE = 4 << 20,   /* bytes a second of answers one link can make us send; burst twice that */
     LIMIT_PUSH_COST = 2048,      /* of that rate, what a pushed segment is charged: a signature is 0.1 ms of our time */
     LIMIT_ADDRESSES = 256,       /* listening addresses that we may tell neighbours */
@@ -34,6 +32,8 @@ enum {
     LIMIT_FLOOD_FEEDS = 128,     /* up to so many feeds, a new link or feed floods until pruned: the shortest trees */
     LIMIT_FLOOD_LINKS = 4,       /* beyond, a new feed's first segment goes to so many neighbours */
     LIMIT_ADMITTED = 65536,      /* signed admissions held */
+    LIMIT_AUDITS = 64,           /* questions of auditors that wait for an answer; more are not passed on */
+    LIMIT_LINK_AUDITS = 8,       /* of them from one link */
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");

@@ -1,8 +1,8 @@
 /* net/audit.h -- audits: what an auditor asks, what an author signs, and the records between two frontiers.  DESIGN 6.
  *
  * FRAMES (gossip's; versions that do not know them ignore them), little-endian, after the type byte:
- *   24 AUDIT_ASK    hops u8  machine [32]  segment id [32]  offset u32
- *   25 AUDIT_TELL   machine [32]  segment id [32]  offset u32  total u32  frontier hash [32]  signature [64]  bytes
+ *   20 AUDIT_ASK    hops u8  machine [32]  segment id [32]  offset u32
+ *   21 AUDIT_TELL   machine [32]  segment id [32]  offset u32  total u32  frontier hash [32]  signature [64]  bytes
  *                   bytes: SPEC 7's frontier from offset on, at most NET_TELL_PIECE; total 0 and no bytes: not here
  * An author need not be a neighbour: a question follows the links by which the author's segments came, and the answer
  * goes back the same way.  Relays believe and keep nothing but whom to answer (LIMIT_AUDITS, a few seconds).
