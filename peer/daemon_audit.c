@@ -439,14 +439,24 @@ void daemon_audit_done(struct daemon *d, struct peer_msg_audit *m)
 static void begin_request(struct daemon *d)
 {
     struct audit *a = &d->audit;
-    struct net_feed_view v;
-    for (size_t i = 0; net_gossip_feed_at(d->gossip, i, &v); i++)
-        if (memcmp(v.entry.machine, a->wanted, 32) == 0 && v.segments > 0) {
-            begin(d, a->wanted, below(v.segments), a->left, true);
-            return;
-        }
-    a->left = 0; /* nothing of it is held any more */
-    a->requested = false;
+    while (a->done < a->of && a->phase == AUDIT_IDLE) {
+        const uint64_t i = a->done++;
+        begin(d, a->wanted, (a->first + i * a->stride) % a->of, a->left, true);
+    }
+    if (a->phase == AUDIT_IDLE) { /* no segment is left */
+        a->left = 0;
+        a->requested = false;
+    }
+}
+
+static uint64_t divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        const uint64_t rest_of = a % b;
+        a = b;
+        b = rest_of;
+    }
+    return a;
 }
 
 static void begin_any(struct daemon *d)
@@ -555,12 +565,18 @@ const char *daemon_audit_request(struct daemon *d, const json_t *request)
         if (strncmp(hex, prefix, strlen(prefix)) != 0 || v.segments == 0)
             continue;
         memcpy(a->wanted, v.entry.machine, 32);
+        a->of = v.segments;
         n++;
     }
     if (n != 1)
         return n == 0 ? "no machine with records has an id that starts so" : "several machines have an id that starts so: give the whole id";
     a->requested = true;
     a->left = (uint64_t)records;
+    a->done = 0;
+    a->first = below(a->of);
+    a->stride = a->of * 5 / 8 + 1;
+    while (divisor(a->stride, a->of) != 1)
+        a->stride++;
     a->request = (struct audit_sum){.audited = 0};
     a->n_files = 0;
     return NULL;

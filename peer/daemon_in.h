@@ -133,7 +133,8 @@ struct audit {
 
     bool requested;              /* `onebyte audit` */
     uint8_t wanted[32];
-    uint64_t left;
+    uint64_t left;               /* records */
+    uint64_t of, first, stride, done; /* its segments, each once, in an order nobody knows: (first + i stride) mod of */
     struct audit_sum request, all;
     char files[AUDIT_FILES][PEER_PATH_BYTES + 64]; /* [n_files] evidence of the request */
     size_t n_files;

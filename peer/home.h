@@ -1,7 +1,7 @@
 /* peer/home.h -- a peer's home folder: paths, lock, identity, the run it belongs to.
  *
  * --home, else $ONEBYTE_HOME, else $XDG_STATE_HOME/onebyte, else ~/.local/state/onebyte.  Holds identity, run.json,
- * run.json.sig, ledger.db, settings.json (model and data folders last used), control.sock, log, snapshots/, lock.
+ * run.json.sig, ledger.db, settings.json (model and data folders last used), control.sock, log, snapshots/, folds (fold_log.h), audits/, lock.
  * One process at a time runs in a home: the lock is on the file `lock`, released by the kernel when the process dies. */
 #ifndef PEER_HOME_H
 #define PEER_HOME_H
