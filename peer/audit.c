@@ -1,4 +1,5 @@
 #include "peer/audit.h"
+#include "peer/device.h"
 #include "peer/group.h"
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +96,7 @@ enum err peer_audit_measure(struct peer_engine *e, const struct zo_dataset *d, c
     for (size_t i = 0; err == ERR_OK && i < n; i++)
         peer_group_passes(passes + i * per, r, d, key, seqs[i]);
     if (err == ERR_OK && n > 0)
-        err = zo_model_losses(e->model, passes, n * per, losses, e->kernels, e->pool);
+        err = peer_engine_losses(e, passes, n * per, losses);
     for (size_t i = 0; err == ERR_OK && i < n; i++)
         loss[i] = peer_group_project(g + i * r->k, r, losses + i * per);
     free(passes);

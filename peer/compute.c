@@ -375,7 +375,9 @@ static enum peer_audit_outcome audit_there(struct peer_compute *c, struct peer_a
 {
     struct peer_engine *e = c->o.engine;
     uint8_t binding[8];
-    const uint64_t digest = c->digest_known ? c->digest : zo_state_digest(e->state, e->kernels, e->pool);
+    uint64_t digest = c->digest;
+    if (!c->digest_known && peer_engine_digest_u64(e, &digest) != ERR_OK)
+        return PEER_AUDIT_FAILED;
     peer_binding(binding, digest, w->frontier, w->n_frontier);
     if (memcmp(binding, w->binding, sizeof binding) != 0)
         return PEER_AUDIT_MISMATCH;

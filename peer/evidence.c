@@ -1,4 +1,5 @@
 #include "peer/evidence.h"
+#include "peer/device.h"
 #include "peer/fold_log.h"
 #include "peer/json_out.h"
 #include <inttypes.h>
@@ -228,7 +229,11 @@ static enum err rebuild(const struct peer_evidence *e, struct peer_engine *engin
     }
     if (code != ERR_OK)
         return err_set(why, code, "cannot rebuild the parameters: %s", err_str(code));
-    peer_binding(binding, zo_state_digest(engine->state, engine->kernels, engine->pool), e->frontier, e->n_frontier);
+    uint64_t digest = 0;
+    code = peer_engine_digest_u64(engine, &digest);
+    if (code != ERR_OK)
+        return err_set(why, code, "cannot rebuild the parameters: %s", peer_engine_error(engine, code));
+    peer_binding(binding, digest, e->frontier, e->n_frontier);
     if (memcmp(binding, e->segment.binding, sizeof binding) != 0)
         return err_set(why, ERR_PROTO, "the frontier does not make the parameters that the segment names: no evidence");
     return ERR_OK;
