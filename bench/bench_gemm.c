@@ -1,12 +1,14 @@
-/* bench_gemm: the matrix products of one layer of SmolLM2-135M and a piece of its vocabulary, one thread.
+/* bench_gemm: the matrix products of one layer of SmolLM2-135M and a piece of its vocabulary, on one
+ * thread.
  *
  *     bench_gemm < orders       exit 0, 1 (failed)
  *
- * A line "how ROWS" is answered by GF/s over all these shapes, weights rotating through 160 MB as a pass's do:
+ * A line "how ROWS" is answered by GF/s over all these shapes, weights rotating through 160 MB as a
+ * pass's do:
  *     avx512, avx2   the engine's own: int32 to float and packing in every product
  *     ref            the engine's with OpenBLAS: int32 to float in every product
  *     blas           OpenBLAS on weights that are floats already
- *     onednn         oneDNN 2 on weights that it packed before (not timed); 0: its library or header is not here
+ *     onednn         oneDNN 2 on weights that it packed before (not timed); 0: not installed here
  * First a JSON line. */
 #include "zo/model/ops.h"
 
@@ -52,8 +54,9 @@ static size_t weights(size_t n)
 
 static void blas(size_t rows, size_t n, size_t k)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)k, 1.0f,
-                b.x, (blasint)k, b.floats + weights(n * k), (blasint)k, 0.0f, b.y, (blasint)n);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)k,
+                1.0f, b.x, (blasint)k, b.floats + weights(n * k), (blasint)k, 0.0f, b.y,
+                (blasint)n);
 }
 
 /* As zo/model/linear.c does it: ZO_GEMM_COLS outputs at a time, part after part of the inputs. */
@@ -65,7 +68,8 @@ static void engine(const struct zo_gemm *g, size_t rows, size_t n, size_t k)
         const size_t cols = n - j < ZO_GEMM_COLS ? n - j : ZO_GEMM_COLS;
         for (size_t i = 0; i < k; i += part) {
             const size_t ins = k - i < part ? k - i : part;
-            const struct zo_matrix m = {.at = w + j * k + i, .ld = k, .scale = 0x1p-28f, .ints = true};
+            const struct zo_matrix m = {
+                .at = w + j * k + i, .ld = k, .scale = 0x1p-28f, .ints = true};
             const int32_t *next = i + part < k ? w + j * k + i + part : w + (j + ZO_GEMM_COLS) * k;
             struct zo_ahead ahead = {
                 .at = (const uint8_t *)next, .ld = k * sizeof *w, .rows = ZO_GEMM_COLS};
@@ -76,11 +80,13 @@ static void engine(const struct zo_gemm *g, size_t rows, size_t n, size_t k)
 }
 
 #if defined(DNNL_VERSION_MAJOR) && DNNL_VERSION_MAJOR == 2
-#define FUNCTIONS(X)                                                                            \
-    X(dnnl_engine_create) X(dnnl_stream_create) X(dnnl_stream_wait)                             \
-    X(dnnl_memory_desc_init_by_tag) X(dnnl_memory_desc_get_size) X(dnnl_memory_create)          \
-    X(dnnl_inner_product_forward_desc_init) X(dnnl_primitive_desc_create)                       \
-    X(dnnl_primitive_desc_query_md) X(dnnl_primitive_create) X(dnnl_primitive_execute)
+#define FUNCTIONS(X)                                                                               \
+    X(dnnl_engine_create)                                                                          \
+    X(dnnl_stream_create)                                                                          \
+    X(dnnl_stream_wait) X(dnnl_memory_desc_init_by_tag) X(dnnl_memory_desc_get_size)               \
+        X(dnnl_memory_create) X(dnnl_inner_product_forward_desc_init)                              \
+            X(dnnl_primitive_desc_create) X(dnnl_primitive_desc_query_md) X(dnnl_primitive_create) \
+                X(dnnl_primitive_execute)
 #define X(f) static __typeof__(f) *p_##f;
 FUNCTIONS(X)
 #undef X
@@ -96,12 +102,12 @@ static bool onednn_start(void)
     lib = dlopen("libdnnl.so.2", RTLD_NOW);
     if (!lib)
         return false;
-#define X(f)                               \
-    {                                      \
-        void *found = dlsym(lib, #f);      \
+#define X(f)                                  \
+    {                                         \
+        void *found = dlsym(lib, #f);         \
         memcpy(&p_##f, &found, sizeof found); \
-        if (!found)                        \
-            return false;                  \
+        if (!found)                           \
+            return false;                     \
     }
     FUNCTIONS(X)
 #undef X
@@ -209,7 +215,8 @@ int main(void)
         if (sscanf(line, "%15s %zu", how, &rows) != 2 || rows < 1 || rows > ROWS_MAX)
             return fprintf(stderr, "bench_gemm: not understood: %s", line), 1;
         double seconds = once(how, rows);
-        for (int i = 0; i < 2 && seconds > 0.0; i++) { /* the best of three: it takes a fraction of a second */
+        for (int i = 0; i < 2 && seconds > 0.0;
+             i++) { /* the best of three: it takes a fraction of a second */
             const double again = once(how, rows);
             seconds = again < seconds ? again : seconds;
         }

@@ -1,9 +1,10 @@
 /* zo/pool.c -- one mutex, two conditions.  Workers take the next item under an atomic counter; the
  * caller works too.
  *
- * A forward pass is some 300 short jobs.  Before a thread sleeps it looks for at most SPIN_TURNS (about 30 us): longer
- * than equal shares differ, and no more than what sleeping and waking would cost, so that a thread that waits
- * for one that another process has displaced gives its core away. */
+ * A forward pass is some 300 short jobs.  Before a thread sleeps it looks for at most SPIN_TURNS
+ * (about 30 us): longer than equal shares differ, and no more than what sleeping and waking would
+ * cost, so that a thread that waits for one that another process has displaced gives its core away.
+ */
 #include <onebyte/zo/pool.h>
 
 #include <onebyte/base/limits.h>

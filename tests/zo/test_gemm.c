@@ -1,8 +1,10 @@
-/* Products on packed weights against double, for every kernel variant this machine has: all edges of tiles and
- * panels, both layouts, integers and floats, parts of what was packed, and what a product starts from.
+/* Products on packed weights against double, for every kernel variant this machine has: all edges
+ * of tiles and panels, both layouts, integers and floats, parts of what was packed, and what a
+ * product starts from.
  *
- * Tolerance: a sum of k products and two more terms in any order has an error below (k + 3) 2^-24 times the sum of the
- * magnitudes (Higham, Accuracy and Stability, 3.1, to first order), and packing rounds a weight once. */
+ * Tolerance: a sum of k products and two more terms in any order has an error below (k + 3) 2^-24
+ * times the sum of the magnitudes (Higham, Accuracy and Stability, 3.1, to first order), and
+ * packing rounds a weight once. */
 #include "zo/model/ops.h"
 
 #include <onebyte/base/err.h>
@@ -22,7 +24,7 @@ static struct {
     int32_t ints[OUT * IN];
     float floats[OUT * IN], x[ROWS * LDX], y[ROWS * LDY], before[ROWS * LDY];
     float scale[ROWS], factor[3][OUT + ZO_GEMM_PAD], bias[3][OUT + ZO_GEMM_PAD];
-} *g;
+} * g;
 
 static uint32_t noise_at;
 
@@ -68,7 +70,7 @@ static int teardown(void **state)
 }
 
 struct shape {
-    size_t rows, n, k;       /* computed */
+    size_t rows, n, k; /* computed */
     size_t n_packed, k_packed;
     bool ints, transposed, add, rank1, bias;
 };
@@ -138,7 +140,8 @@ static void check(const struct zo_gemm *m, const struct shape *s)
             if (r < s->rows && j < s->n)
                 want = expected(s, r, j, &tolerance);
             if (!(fabs((double)g->y[r * LDY + j] - want) <= tolerance))
-                fail_msg("rows %zu, %zu of %zu outputs, %zu of %zu inputs: y (%zu, %zu) is %.9g, not %.9g",
+                fail_msg("rows %zu, %zu of %zu outputs, %zu of %zu inputs: y (%zu, %zu) is %.9g, "
+                         "not %.9g",
                          s->rows, s->n, s->n_packed, s->k, s->k_packed, r, j,
                          (double)g->y[r * LDY + j], want);
         }
@@ -178,7 +181,8 @@ static void products_equal_double(void **state)
             }
 }
 
-/* What attention asks for: whole panels of the outputs, and the first inputs, also of several parts. */
+/* What attention asks for: whole panels of the outputs, and the first inputs, also of several
+ * parts. */
 static void parts_of_what_was_packed(void **state)
 {
     const struct zo_gemm *m = pick(state);
@@ -225,7 +229,8 @@ static void part_sizes(void **state)
     assert_int_equal(zo_gemm_part(769), 400);
     assert_int_equal(zo_gemm_part(1536), 768);
     for (size_t k = 1; k < 5000; k++)
-        assert_true(zo_gemm_part(k) <= ZO_GEMM_K && (zo_gemm_part(k) == k || zo_gemm_part(k) % 16 == 0));
+        assert_true(zo_gemm_part(k) <= ZO_GEMM_K &&
+                    (zo_gemm_part(k) == k || zo_gemm_part(k) % 16 == 0));
     assert_int_equal(zo_gemm_floats(17, 3), 96);
 }
 

@@ -362,7 +362,8 @@ static void product_any(const struct zo_tile *t, const struct scratch *s, size_t
 static void avx512_fold_tile(const struct zo_tile *t)
 {
     struct scratch *s = t->scratch;
-    const size_t groups = (t->n + FIVE - 1) / FIVE, panels = (t->cols + 32 * PANEL - 1) / (32 * PANEL);
+    const size_t groups = (t->n + FIVE - 1) / FIVE,
+                 panels = (t->cols + 32 * PANEL - 1) / (32 * PANEL);
     pack_sums(s, t, groups);
     pack_columns(s, t, groups);
     pack_rows(s, t, groups);

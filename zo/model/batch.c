@@ -227,11 +227,13 @@ enum err zo_batch_plan(struct batch *b, const struct zo_pass *passes, size_t n)
     struct carver counting = {0};
     carve_all(b, &counting, head_chunks);
     if (counting.at > b->arena_bytes) {
-        const size_t bytes = (counting.at + HUGE_BYTES - 1) & ~(size_t)(HUGE_BYTES - 1);
-        void *fresh = aligned_alloc(HUGE_BYTES, bytes);
+        const size_t align = counting.at >= HUGE_BYTES ? HUGE_BYTES : 64,
+                     bytes = (counting.at + align - 1) & ~(align - 1);
+        void *fresh = aligned_alloc(align, bytes);
         if (!fresh)
             return ERR_NOMEM;
-        (void)madvise(fresh, bytes, MADV_HUGEPAGE); /* only a wish: rows of a tile lie on many pages */
+        if (align == HUGE_BYTES) /* only a wish: rows of a tile lie on many pages */
+            (void)madvise(fresh, bytes, MADV_HUGEPAGE);
         free(b->arena);
         b->arena = fresh;
         b->arena_bytes = bytes;

@@ -7,11 +7,12 @@
 #include <onebyte/zo/direction.h>
 
 enum {
-    CHUNK_ROWS = 64,  /* rows of one item of row-wise work: all of one pass */
-    QUERY_ROWS = 256, /* attention packs its keys for so many queries .. */
-    ATTEND_ROWS = 32, /* .. and makes scores for so many at a time */
-    HEAD_ROWS = 128,  /* logits are made for so many counted rows .. */
-    HEAD_COLS = ZO_GEMM_COLS, /* .. times so many vocabulary entries at a time (twice that above 65536 entries) */
+    CHUNK_ROWS = 64,          /* rows of one item of row-wise work: all of one pass */
+    QUERY_ROWS = 256,         /* attention packs its keys for so many queries .. */
+    ATTEND_ROWS = 32,         /* .. and makes scores for so many at a time */
+    HEAD_ROWS = 128,          /* logits are made for so many counted rows .. */
+    HEAD_COLS = ZO_GEMM_COLS, /* .. times so many vocabulary entries at a time (twice that above
+                                 65536 entries) */
     MAX_LINS = 3,
 };
 

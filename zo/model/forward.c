@@ -211,8 +211,8 @@ static void attend(const struct batch *b, const struct layer *l, const struct ru
     const struct config *c = &b->m->c;
     const size_t d = c->head_dim, out_width = (size_t)c->heads * d, panel = b->ops->gemm->panel,
                  row = r->row0 + q0 - r->shared, ld = ATTEND_LD(k->n);
-    const size_t seen = c->causal ? q1 - k->k0 : k->n,
-                 whole = (seen + panel - 1) / panel * panel, n = whole < k->n ? whole : k->n;
+    const size_t seen = c->causal ? q1 - k->k0 : k->n, whole = (seen + panel - 1) / panel * panel,
+                 n = whole < k->n ? whole : k->n;
     zo_gemm_mul(b->ops->gemm, score, ld, b->qkv + row * k->p.width + k->p.q, k->p.width, q1 - q0,
                 &k->k, n, d, false);
     for (size_t i = 0; i < q1 - q0; i++) {
@@ -231,8 +231,8 @@ static void attend(const struct batch *b, const struct layer *l, const struct ru
                 &k->v, d, seen, false);
 }
 
-/* Keys are packed once for QUERY_ROWS queries, and scores made for ATTEND_ROWS of these at a time: with a causal
- * model little is computed that is not seen. */
+/* Keys are packed once for QUERY_ROWS queries, and scores made for ATTEND_ROWS of these at a time:
+ * with a causal model little is computed that is not seen. */
 static void attend_block(const struct batch *b, const struct layer *l, const struct run *r,
                          size_t head, size_t q0, size_t q1, float *scratch)
 {

@@ -1,15 +1,17 @@
 /* zo/model/gemm.h -- matrix products on packed weights (private to zo/model): one table per
  * instruction set.
  *
- * y (rows, n) = x (rows, k) W^T.
- * adjacent outputs in the order in which the product reads them; the panels stay in L2 while all rows pass.
- * Source: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 34 (2008).
- * avx2 and avx512 share gemm_body.h; ref calls OpenBLAS on a plain float copy.  Measured on Zen 4, 512 rows, one
- * thread: 109 GF/s of a peak of 118 with conversion and packing, where OpenBLAS gives 98 to 102 with
- * conversion; bench/bench_gemm.c repeats it.
+ * y (rows, n) = x (rows, k) W^T.  W is packed first, converted from the state's integers on the way:
+ * panels of adjacent outputs, in the order in which the product reads them, stay in L2 while all
+ * rows pass.
  *
- * Variants differ by rounding only: each entry of y is one sum of k products, |error| <= k 2^-24 sum |x w|.
- * Threads: any; no memory is allocated. */
+ * Source    Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 34
+ *           (2008).
+ * Variants  avx2 and avx512 share gemm_body.h; ref calls OpenBLAS on a plain float copy.  They
+ *           differ by rounding only: each entry of y is one sum of k products, |error| <= k 2^-24
+ *           sum |x w|.
+ * Measured  bench/RESULTS.md, by bench/bench_gemm.c.
+ * Threads   any.      Memory  none allocated. */
 #ifndef ZO_MODEL_GEMM_H
 #define ZO_MODEL_GEMM_H
 #include <stdbool.h>
@@ -18,8 +20,8 @@
 
 enum {
     ZO_GEMM_K = 768,    /* most inputs of one product: eight rows of x stay in L1 */
-    ZO_GEMM_COLS = 192, /* outputs that are best packed at a time, a multiple of every panel's width: with ZO_GEMM_K
-                           inputs they take half of a 1 MB L2 */
+    ZO_GEMM_COLS = 192, /* outputs that are best packed at a time, a multiple of every panel's
+                           width: with ZO_GEMM_K inputs they take half of a 1 MB L2 */
     ZO_GEMM_PAD = 16,   /* packing fills the outputs up to a multiple of this with zeros */
 };
 
@@ -31,14 +33,16 @@ struct zo_matrix {
     bool ints, transposed;
 };
 
-/* Memory that will be read soon: `rows` rows, ld bytes apart.  A product asks for some of them and takes these off. */
+/* Memory that will be read soon: `rows` rows, ld bytes apart.  A product asks for some of them and
+ * takes these off. */
 struct zo_ahead {
     const uint8_t *at;
     size_t ld, rows;
 };
 
-/* What a product is added to: row r starts as scale[r] factor[r] + bias[r], each with at least n entries,
- * readable up to a multiple of ZO_GEMM_PAD.  scale and factor, or bias, may be NULL: nothing. */
+/* What a product is added to: row r starts as scale[r] factor[r] + bias[r], each with at least n
+ * entries, readable up to a multiple of ZO_GEMM_PAD.  scale and factor, or bias, may be NULL:
+ * nothing. */
 struct zo_start {
     const float *scale, *const *factor, *const *bias;
 };
@@ -46,8 +50,9 @@ struct zo_start {
 struct zo_gemm {
     /* panels [zo_gemm_floats(n, k)] <- W (n, k), k <= ZO_GEMM_K. */
     void (*pack)(float *panels, const struct zo_matrix *w, size_t n, size_t k);
-    /* y (rows, n) <- (add ? y : 0) + start + x W^T over the first k of the `stride` inputs that were packed.  n: all
-     * outputs that were packed, or a multiple of `panel` of them.  start and ahead may be NULL. */
+    /* y (rows, n) <- (add ? y : 0) + start + x W^T over the first k of the `stride` inputs that
+     * were packed.  n: all outputs that were packed, or a multiple of `panel` of them.  start and
+     * ahead may be NULL. */
     void (*mul)(float *y, size_t ldy, const float *x, size_t ldx, size_t rows, const float *panels,
                 size_t stride, size_t n, size_t k, bool add, const struct zo_start *start,
                 struct zo_ahead *ahead);

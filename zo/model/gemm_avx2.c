@@ -1,4 +1,5 @@
-/* zo/model/gemm_avx2.c -- gemm_body.h on 8 floats at a time: 12 sums, 3 weights and one x of 16 registers. */
+/* zo/model/gemm_avx2.c -- gemm_body.h on 8 floats at a time: 12 sums, 3 weights and one x of 16
+ * registers. */
 #include <immintrin.h>
 
 #define GEMM_NAME avx2

@@ -1,4 +1,5 @@
-/* zo/model/gemm_avx512.c -- gemm_body.h on 16 floats at a time: 24 sums, 3 weights and one x of 32 registers. */
+/* zo/model/gemm_avx512.c -- gemm_body.h on 16 floats at a time: 24 sums, 3 weights and one x of 32
+ * registers. */
 #include <immintrin.h>
 
 #define GEMM_NAME avx512

@@ -1,10 +1,12 @@
-/* zo/model/gemm_body.h -- packing and products of gemm.h, once for all vector widths.  The file that includes it
- * defines GEMM_NAME, VL (floats per vector), MR (rows of a tile), vec, and vec_load, vec_store, vec_ints
- * (int32 to float), vec_set, vec_mul, vec_add, vec_fma (a * b + c) and vec_transpose (VL x VL).
+/* zo/model/gemm_body.h -- packing and products of gemm.h, once for all vector widths.  The file
+ * that includes it defines GEMM_NAME, VL (floats per vector), MR (rows of a tile), vec, and
+ * vec_load, vec_store, vec_ints (int32 to float), vec_set, vec_mul, vec_add, vec_fma (a * b + c)
+ * and vec_transpose (VL x VL).
  *
- * A tile of MR rows x NV vectors of outputs lives in registers: every step of k loads NV vectors of a panel from L2
- * and MR numbers of x from L1, for MR * NV multiply-adds.  While it computes, the tile asks for the rows of x that
- * come next and for the weights that will be packed next, so that neither is waited for. */
+ * A tile of MR rows x NV vectors of outputs lives in registers: every step of k loads NV vectors of
+ * a panel from L2 and MR numbers of x from L1, for MR * NV multiply-adds.  While it computes, the
+ * tile asks for the rows of x that come next and for the weights that will be packed next, so that
+ * neither is waited for. */
 #include "zo/model/gemm.h"
 
 #include <onebyte/base/err.h>
@@ -22,7 +24,8 @@ enum {
     NV = 3, /* MR * NV sums, NV weights and one x fit the registers */
     PANEL = NV * VL,
     LDX = ZO_GEMM_K + 16,
-    LDX_MAX = 1024, /* rows of x further apart share L1 sets: they are copied next to each other, LDX apart */
+    LDX_MAX = 1024, /* rows of x further apart share L1 sets: they are copied next to each other,
+                       LDX apart */
     AHEAD = 4,      /* rows that a tile asks for */
 };
 _Static_assert(ZO_GEMM_COLS % PANEL == 0 && ZO_GEMM_PAD % VL == 0, "whole panels");
@@ -90,8 +93,8 @@ struct tile {
     float *y;
     size_t ldx, ldy, rows, cols, k; /* rows and cols: those of the tile that are stored */
     bool add;
-    struct zo_start start; /* of the tile's rows */
-    size_t out0;           /* where in these the tile's outputs begin */
+    struct zo_start start;     /* of the tile's rows */
+    size_t out0;               /* where in these the tile's outputs begin */
     const float *ahead[AHEAD]; /* k floats from each on will be read soon */
 };
 
@@ -166,7 +169,8 @@ static __attribute__((noinline)) void tile_narrow(const struct tile *t, size_t v
         tile_run(t, 2);
 }
 
-/* What tile t may ask for: rows of x from *next to the end of the next tile, and then what the caller named. */
+/* What tile t may ask for: rows of x from *next to the end of the next tile, and then what the
+ * caller named. */
 static void look_ahead(struct tile *t, const float *x, size_t ldx, size_t *next, size_t end,
                        struct zo_ahead *ahead)
 {
@@ -224,5 +228,5 @@ static void gemm_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t ro
 
 #define GEMM_JOIN_(a, b) a##b
 #define GEMM_JOIN(a, b) GEMM_JOIN_(a, b)
-const struct zo_gemm GEMM_JOIN(zo_gemm_, GEMM_NAME) = {
-    .pack = gemm_pack, .mul = gemm_mul, .panel = PANEL};
+const struct zo_gemm GEMM_JOIN(zo_gemm_,
+                               GEMM_NAME) = {.pack = gemm_pack, .mul = gemm_mul, .panel = PANEL};

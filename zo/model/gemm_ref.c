@@ -1,4 +1,5 @@
-/* zo/model/gemm_ref.c -- the products of gemm.h by OpenBLAS, for any CPU: "packed" is a plain float copy (n, k). */
+/* zo/model/gemm_ref.c -- the products of gemm.h by OpenBLAS, for any CPU: "packed" is a plain float
+ * copy (n, k). */
 #include "zo/model/gemm.h"
 
 #include <cblas.h>
@@ -22,10 +23,12 @@ static void ref_mul(float *y, size_t ldy, const float *x, size_t ldx, size_t row
     (void)ahead;
     for (size_t r = 0; start && r < rows; r++)
         for (size_t j = 0; j < n; j++)
-            y[r * ldy + j] = (add ? y[r * ldy + j] : 0.0f) + (start->bias ? start->bias[r][j] : 0.0f) +
+            y[r * ldy + j] = (add ? y[r * ldy + j] : 0.0f) +
+                             (start->bias ? start->bias[r][j] : 0.0f) +
                              (start->factor ? start->scale[r] * start->factor[r][j] : 0.0f);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)k,
-                1.0f, x, (blasint)ldx, panels, (blasint)stride, add || start ? 1.0f : 0.0f, y, (blasint)ldy);
+                1.0f, x, (blasint)ldx, panels, (blasint)stride, add || start ? 1.0f : 0.0f, y,
+                (blasint)ldy);
 }
 
 const struct zo_gemm zo_gemm_ref = {.pack = ref_pack, .mul = ref_mul, .panel = 1};

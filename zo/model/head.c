@@ -63,7 +63,8 @@ static void vocab_item(void *ctx, size_t i, size_t worker)
                  n_out = v->lin.n_out - out0 < v->cols ? v->lin.n_out - out0 : v->cols;
     float *logits = b->scratch + worker * b->scratch_each, *scratch = logits + HEAD_ROWS * v->cols;
     const struct zo_ahead none = {0};
-    struct zo_ahead ahead = none; /* most likely this worker's next block, asked for with the last rows */
+    struct zo_ahead ahead =
+        none; /* most likely this worker's next block, asked for with the last rows */
     bool packed = false;
     if (i + b->n_workers < b->n_blocks)
         ahead = zo_lin_ahead(b, &v->lin, (i + b->n_workers) * v->cols, v->cols);

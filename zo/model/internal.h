@@ -183,7 +183,8 @@ bool zo_weights_matrix(const struct zo_model *m, const struct param *p, struct z
 
 /* lora.c */
 int64_t zo_rules_find(const struct zo_rules *r, const char *name); /* number of a tensor, or -1 */
-NODISCARD enum err zo_lora_bind(struct zo_model *m, struct err_why *why); /* after m->state was set */
+NODISCARD enum err zo_lora_bind(struct zo_model *m,
+                                struct err_why *why); /* after m->state was set */
 /* m0 of an adapter; false: tensor number is none. */
 bool zo_lora_load(struct zo_state *s, uint32_t number);
 

@@ -1,11 +1,11 @@
 /* zo/model/linear.c -- matrix products of all passes at once, each pass along its own direction.
  *
- *     rank 1    y = x W^T + s a^T + bias,  s = eps (x . b): the plain product once for all passes; the rank-1
- *               term and the bias are added while a tile of y is in registers
+ *     rank 1    y = x W^T + s a^T + bias,  s = eps (x . b): the plain product once for all passes;
+ *               the rank-1 term and the bias are added while a tile of y is in registers
  *     dense     y = x (W + eps z)^T, a block of W + eps z at a time in the worker's scratch
  *
- * Work is split into blocks of W's outputs: each block is converted from integers and packed once, into
- * scratch that stays in cache, and used at once for all rows. */
+ * Work is split into blocks of W's outputs: each block is converted from integers and packed once,
+ * into scratch that stays in cache, and used at once for all rows. */
 #include "zo/model/batch.h"
 
 #include <string.h>
@@ -73,7 +73,8 @@ void zo_lin_dots(const struct batch *b, const struct chunk *c, const struct lin 
         l->dots[r] = z->eps * b->ops->dot(l->x + r * l->ldx, scratch, l->n_in);
 }
 
-/* One block of outputs, and the worker's scratch: panels [zo_gemm_floats], then raw [as many]; dense: two more. */
+/* One block of outputs, and the worker's scratch: panels [zo_gemm_floats], then raw [as many];
+ * dense: two more. */
 struct block {
     const struct batch *b;
     const struct lin *l;
@@ -81,6 +82,20 @@ struct block {
     size_t out0, n_out, floats;
     float *panels, *raw, *vectors; /* vectors: factor and bias of GROUP_PASSES passes */
 };
+
+/* The pass that row belongs to. */
+static size_t pass_of(const struct block *k, size_t row)
+{
+    size_t low = 0, high = k->b->n_passes; /* pass0[low] <= row < pass0[high] */
+    while (high - low > 1) {
+        const size_t mid = low + (high - low) / 2;
+        if (k->pass0[mid] <= row)
+            low = mid;
+        else
+            high = mid;
+    }
+    return low;
+}
 
 /* The rows of [row0, row0 + n) that are pass p's, as [*from, *to). */
 static bool pass_rows(const size_t *pass0, size_t p, size_t row0, size_t n, size_t *from,
@@ -97,7 +112,8 @@ struct start {
     const float *factor[GROUP_ROWS], *bias[GROUP_ROWS];
 };
 
-/* What the first rows of [row0, row0 + n), n <= GROUP_ROWS, start from; returns how many these are. */
+/* What the first rows of [row0, row0 + n), n <= GROUP_ROWS, start from; returns how many these are.
+ */
 static size_t rows_start(const struct block *k, size_t row0, size_t n, struct start *s)
 {
     const struct batch *b = k->b;
@@ -109,7 +125,10 @@ static size_t rows_start(const struct block *k, size_t row0, size_t n, struct st
     s->s = (struct zo_start){.scale = rank1 ? s->scale : NULL,
                              .factor = rank1 ? s->factor : NULL,
                              .bias = bias ? s->bias : NULL};
-    for (size_t p = 0, slot = 0, from, to; (rank1 || bias) && p < b->n_passes; p++) {
+    if (!rank1 && !bias)
+        return n;
+    size_t p = pass_of(k, row0);
+    for (size_t slot = 0, from, to; p < b->n_passes && k->pass0[p] < row0 + n; p++) {
         if (!pass_rows(k->pass0, p, row0, n, &from, &to))
             continue;
         if (slot == GROUP_PASSES)
@@ -186,7 +205,8 @@ static struct zo_matrix block_direction(const struct block *k, size_t pass)
     return z;
 }
 
-/* y (n_rows, n_out) <- (add ? y : 0) + start + x W^T.  w: what to pack into panels first; NULL: they are packed. */
+/* y (n_rows, n_out) <- (add ? y : 0) + start + x W^T.  w: what to pack into panels first; NULL: they
+ * are packed. */
 static void product(const struct block *k, const struct zo_matrix *w, float *panels, size_t row0,
                     size_t n_rows, float *y, size_t ldy, struct zo_ahead ahead)
 {
@@ -212,13 +232,14 @@ static void product(const struct block *k, const struct zo_matrix *w, float *pan
                 n = rows_start(k, row0 + r, n, &start);
             k->b->ops->gemm->mul(y + r * ldy, ldy, l->x + (row0 + r) * l->ldx + in0, l->ldx, n,
                                  panels + zo_gemm_floats(k->n_out, in0), n_in, k->n_out, n_in,
-                                 l->add || in0 > 0, &start.s, &soon);
+                                 l->add || in0 > 0,
+                                 start.s.factor || start.s.bias ? &start.s : NULL, &soon);
         }
     }
 }
 
-/* Dense kinds: W + eps z per pass, added where both are packed.  Passes that follow each other along one
- * direction share z. */
+/* Dense kinds: W + eps z per pass, added where both are packed.  Passes that follow each other along
+ * one direction share z. */
 static void block_dense(const struct block *k, size_t row0, size_t n_rows, float *y, size_t ldy)
 {
     const struct batch *b = k->b;
@@ -242,8 +263,8 @@ static void block_dense(const struct block *k, size_t row0, size_t n_rows, float
     }
 }
 
-/* packed: NULL, or whether scratch holds this block's panels from a call before (same block, other rows); ahead: what
- * comes after this block. */
+/* packed: NULL, or whether scratch holds this block's panels from a call before (same block, other
+ * rows); ahead: what comes after this block. */
 void zo_lin_block_run(const struct batch *b, const struct lin *l, const size_t *pass0, size_t out0,
                       size_t n_out, size_t row0, size_t n_rows, float *y, size_t ldy,
                       float *scratch, bool *packed, struct zo_ahead ahead)
@@ -297,11 +318,11 @@ static struct place job_place(const struct job *j, size_t i)
         which++;
     const struct lin *l = &j->lins[which];
     const size_t at = i - j->first[which], out0 = at / j->row_parts * j->block[which];
-    return (struct place){
-        .l = l,
-        .out0 = out0,
-        .n_out = l->n_out - out0 < j->block[which] ? l->n_out - out0 : j->block[which],
-        .part = at % j->row_parts};
+    return (struct place){.l = l,
+                          .out0 = out0,
+                          .n_out =
+                              l->n_out - out0 < j->block[which] ? l->n_out - out0 : j->block[which],
+                          .part = at % j->row_parts};
 }
 
 static void job_item(void *ctx, size_t i, size_t worker)
