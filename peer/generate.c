@@ -204,25 +204,13 @@ enum err peer_generate(struct peer_engine *e, struct peer_text *texts, size_t n,
 
 /* ---- answers ---- */
 
-/* The text of ids without white space around it; malloc'd. */
-static char *text_of(const struct peer_engine *e, const uint32_t *ids, size_t n)
+/* One line, but for white space around it. */
+static bool is_line(const char *text)
 {
-    char *text = NULL;
-    if (zo_tokenizer_decode(e->tokenizer, ids, n, true, &text) != ERR_OK)
-        return NULL;
-    const size_t skip = strspn(text, " \t\r\n");
-    memmove(text, text + skip, strlen(text + skip) + 1);
-    size_t end = strlen(text);
-    while (end > 0 && strchr(" \t\r\n", text[end - 1]))
-        text[--end] = '\0';
-    return text;
+    text += strspn(text, " \t\r\n");
+    const char *end = strchr(text, '\n');
+    return !end || end[strspn(end, " \t\r\n")] == '\0';
 }
-
-/* One example's prompt, wanted answer and generated one. */
-struct question {
-    char *want;
-    uint32_t *made;
-};
 
 static size_t prompt_tokens(const struct zo_seq *s)
 {
@@ -232,29 +220,16 @@ static size_t prompt_tokens(const struct zo_seq *s)
     return n;
 }
 
-static enum err ask(struct peer_engine *e, struct question *q, struct peer_text *t,
-                    const struct zo_seq *s, size_t tokens)
-{
-    const size_t n = prompt_tokens(s);
-    q->want = text_of(e, s->ids + n, s->n - n);
-    q->made = malloc((tokens + 1) * sizeof *q->made);
-    if (!q->want || !q->made)
-        return ERR_NOMEM;
-    *t = (struct peer_text){
-        .ids = s->ids, .n = n, .want = tokens, .line = !strchr(q->want, '\n'), .made = q->made};
-    return ERR_OK;
-}
-
-static enum err judge(const struct peer_engine *e, const struct question *q,
-                      const struct peer_text *t, struct peer_answers *out)
+static enum err judge(const struct peer_engine *e, const char *want, const struct peer_text *t,
+                      struct peer_answers *out)
 {
     struct zo_answer a;
-    char *got = text_of(e, t->made, t->n_made);
-    if (!got)
-        return ERR_NOMEM;
+    char *got = NULL;
+    TRY(zo_tokenizer_decode(e->tokenizer, t->made, t->n_made, true, &got));
+    char *said = got + strspn(got, " \t\r\n");
     if (t->line)
-        got[strcspn(got, "\n")] = '\0';
-    const enum err code = zo_answer_compare(&a, got, q->want);
+        said[strcspn(said, "\n")] = '\0';
+    const enum err code = zo_answer_compare(&a, said, want);
     free(got);
     if (code != ERR_OK)
         return code;
@@ -270,27 +245,30 @@ static enum err answer_some(struct peer_engine *e, const struct zo_dataset *d, u
                             const struct peer_ends *ends, struct peer_answers *out,
                             struct err_why *why)
 {
-    struct question questions[TOGETHER] = {{NULL, NULL}};
+    const struct zo_example *asked[TOGETHER];
     struct peer_text texts[TOGETHER];
     size_t n = 0;
     enum err code = ERR_OK;
     for (; *at < total && n < together && code == ERR_OK; ++*at) {
         const struct zo_example *x = zo_dataset_get(d, *at);
-        if (x->answer) {
-            code = ask(e, &questions[n], &texts[n], &x->seqs[0], tokens);
-            n++;
-        }
+        if (!x->answer)
+            continue;
+        texts[n] = (struct peer_text){.ids = x->seqs[0].ids,
+                                      .n = prompt_tokens(&x->seqs[0]),
+                                      .want = tokens,
+                                      .line = is_line(x->answer),
+                                      .made = malloc((tokens + 1) * sizeof(uint32_t))};
+        code = texts[n].made ? ERR_OK : ERR_NOMEM;
+        asked[n++] = x;
     }
     if (code == ERR_OK && n > 0)
         code = peer_generate(e, texts, n, ends, why);
     for (size_t i = 0; i < n && code == ERR_OK; i++)
-        code = judge(e, &questions[i], &texts[i], out);
-    for (size_t i = 0; i < n; i++) {
-        free(questions[i].want);
-        free(questions[i].made);
-    }
-    if (code == ERR_NOMEM)
-        return err_set(why, code, "out of memory");
+        code = judge(e, asked[i]->answer, &texts[i], out);
+    for (size_t i = 0; i < n; i++)
+        free(texts[i].made);
+    if (code != ERR_OK && why->text[0] == '\0')
+        return err_set(why, code, "cannot compare the answers: %s", err_str(code));
     return code;
 }
 

@@ -6,16 +6,21 @@
 Per architecture, on a tiny random checkpoint made by `transformers` (and on peer/demo/model):
   * all parameters are trained and exported; `from_pretrained` reads what was exported, PyTorch's logits of it are ours
     (test_model), its loss on the data is what `eval --home` says, and `--dtype bf16 --shard-size` holds the same, rounded;
+  * what `generate` says, and `eval --generate`'s exact match and F1, are those of transformers' own greedy generation (demo);
+  * a PyTorch .bin is refused with a command that converts it (opt, bert);
   * adapters on every matrix are trained and exported; PEFT reads them without a missing or an unexpected name, and its logits
     are those of the merged export, but not the base model's.
 --all: the variants of an architecture, too (rope scaling, sharded files, old names).  Needs PyPI: torch, transformers, peft.
 """
 import argparse
+import collections
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -159,6 +164,58 @@ def demo_examples(path):
     return out
 
 
+def normal(text):
+    """SQuAD's normal form of an answer, as a list of words."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def f1(got, want):
+    got, want = normal(got), normal(want)
+    if not got or not want:
+        return float(got == want)
+    common = sum((collections.Counter(got) & collections.Counter(want)).values())
+    return 2 * common / (len(got) + len(want))
+
+
+def check_generation(d, model):
+    """Greedy answers to the demo's prompts: transformers' tokens, its text and what SQuAD's rules make of it."""
+    tok = tf.PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
+    theirs = tf.LlamaForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    examples = [json.loads(line) for line in (ROOT / "peer/demo/eval.jsonl").read_text().splitlines()[:24]]
+    pairs = [(e["prompt"], e["choices"][e["label"]]) for e in examples] + [("the bread was", " really generous , the cook said")]
+    said = []
+    for prompt, _ in pairs:
+        ids = torch.tensor([tok(prompt)["input_ids"]])
+        out = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)[0]
+        got = json.loads(onebyte("generate", "--model", model, "--prompt", prompt, "--tokens", 6, "--json"))
+        assert got["text"].split() == tok.decode(out, skip_special_tokens=True).split(), (got, tok.decode(out))
+        said.append(tok.decode(out[ids.shape[1]:], skip_special_tokens=True).strip().split("\n")[0])
+    (d / "answers.jsonl").write_text("".join(json.dumps(dict(prompt=p, completion=c)) + "\n" for p, c in pairs))
+    r = json.loads(onebyte("eval", "--model", model, "--data", d / "answers.jsonl", "--generate", 6, "--json"))
+    exact = sum(normal(s) == normal(c) for s, (_, c) in zip(said, pairs)) / len(pairs)
+    mean = sum(f1(s, c) for s, (_, c) in zip(said, pairs)) / len(pairs)
+    assert r["answers"] == len(pairs) and abs(r["exact_match"] - exact) < 1e-9 and abs(r["f1"] - mean) < 1e-9, (r, exact, mean)
+    assert 0 < mean < 1, "every answer is right, or none: nothing was compared"
+
+
+def check_bin(d, model, data):
+    """The command in the refusal makes the same model."""
+    def evaluated():
+        return subprocess.run([ONEBYTE, "eval", "--model", str(d / "bin"), "--data", str(data), "--json"], capture_output=True, text=True,
+                              timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+    shutil.copytree(model, d / "bin")
+    want = evaluated()
+    torch.save(load_file(d / "bin/model.safetensors"), d / "bin/pytorch_model.bin")
+    (d / "bin/model.safetensors").unlink()
+    refused = evaluated()
+    assert refused.returncode == 1 and "convert it: python3 -c" in refused.stderr, refused.stderr
+    command = refused.stderr.split("convert it: ")[1].strip().replace("python3", sys.executable, 1)
+    subprocess.run(["sh", "-c", command], check=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+    got = evaluated()
+    assert want.returncode == 0 and got.stdout == want.stdout, got.stderr
+
+
 def check(name, entry, tool):
     d = pathlib.Path(tempfile.mkdtemp(prefix="onebyte-runs-"))
     model, data = d / "model", d / "data.jsonl"
@@ -173,6 +230,9 @@ def check(name, entry, tool):
             model, cls, kind = ROOT / "peer/demo/model", tf.LlamaForCausalLM, "causal"
             data.write_text("\n".join((ROOT / "peer/demo/eval.jsonl").read_text().splitlines()[:6]) + "\n")
             examples = demo_examples(data)
+            check_generation(d, model)
+        if name in ("opt", "bert"):
+            check_bin(d, model, data)
         check_full(d, cls, kind, model, data, examples, tool)
         check_adapters(d, cls, kind, model, data, examples)
         return None

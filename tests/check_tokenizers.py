@@ -270,7 +270,7 @@ def compare(tool, name, folder, ref, texts):
 
 def timing(tool, real_ones, rounds=3):
     """Throughput of one thread by CPU time, alternating; each side encodes every text by a call of its own."""
-    texts = (SHARED / "gsm8k" / "train.jsonl").read_text().splitlines()[:3000] if SHARED.exists() else corpus()
+    texts = (SHARED / "gsm8k" / "train.jsonl").read_text().splitlines()[:1000] if SHARED.exists() else corpus()
     mb = sum(len(t.encode()) for t in texts) / 1e6
     out = []
     for name, folder, ref in real_ones:

@@ -31,6 +31,7 @@ static void example_free(struct zo_example *x)
     for (uint32_t i = 0; i < x->n_seqs; i++)
         seq_free(&x->seqs[i]);
     free(x->seqs);
+    free(x->answer);
     *x = (struct zo_example){0};
 }
 
@@ -217,7 +218,8 @@ static enum err read_completions(const struct reader *r, struct zo_example *x, c
         e = example_init(x, n, label);
     if (!e)
         e = cut_and_take(r, x, j);
-    x->answer = !e && label < 0;
+    if (!e && label < 0 && !(x->answer = strdup(json_string_value(list))))
+        e = ERR_NOMEM;
     for (uint32_t i = 0; j && i < n; i++)
         ids_free(&j[i].ids);
     free(j);
@@ -370,13 +372,16 @@ static void cut_messages(const struct reader *r, struct zo_example *x, struct id
     x->n_cut = (uint32_t)over;
 }
 
-/* A conversation's only answer, at its end (but for what the template writes behind it). */
-static bool is_answer(const uint8_t *counted, size_t n)
+/* What the assistant says in a conversation's last message, if its tokens are the only ones that count; NULL: else. */
+static char *answer_of(const json_t *messages, const uint8_t *counted, size_t n)
 {
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     size_t turns = 0;
     for (size_t i = 1; i < n; i++)
         turns += counted[i] && !counted[i - 1];
-    return turns == 1;
+    return turns == 1 && strcmp(zo_json_text(last, "role", ""), "assistant") == 0
+               ? strdup(zo_json_text(last, "content", ""))
+               : NULL;
 }
 
 static enum err read_messages(const struct reader *r, struct zo_example *x, const json_t *messages)
@@ -399,7 +404,7 @@ static enum err read_messages(const struct reader *r, struct zo_example *x, cons
         e = example_init(x, 1, -1);
     if (!e) {
         cut_messages(r, x, &ids, counted);
-        x->answer = is_answer(counted, ids.n);
+        x->answer = answer_of(messages, counted, ids.n);
         x->seqs[0] = (struct zo_seq){.n = (uint32_t)ids.n, .ids = ids.v, .counted = counted};
         ids = (struct ids){0};
         counted = NULL;

@@ -1,7 +1,6 @@
 /* zo/example.h -- one training or evaluation example, tokenised. */
 #ifndef ONEBYTE_ZO_EXAMPLE_H
 #define ONEBYTE_ZO_EXAMPLE_H
-#include <stdbool.h>
 #include <stdint.h>
 
 /* One token sequence.  Token i is predicted from tokens < i; counted[i] = 1 if its loss counts (never i = 0). */
@@ -19,6 +18,7 @@ struct zo_example {
     struct zo_seq *seqs;
     int32_t label;  /* without choices -1, or the class of a text for a sequence classifier */
     uint32_t n_cut; /* tokens cut off because the text was longer than the context */
-    bool answer;    /* one prompt and one completion, the counted tokens: what a generated answer is compared with */
+    char *answer;   /* the text of a prompt's one completion, the counted tokens: what a generated answer is compared
+                     * with; NULL: none */
 };
 #endif
