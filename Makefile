@@ -247,10 +247,12 @@ libonebyte: $(call obj,$(ZO) $(NET) $(PEER))
 	@$(CC) -shared -Wl,-soname,libonebyte.so.1 -Wl,-z,defs -o build/libonebyte.so.1 $^ $(ALL_LIBS) && ln -sf libonebyte.so.1 build/libonebyte.so
 deb: all ## build/onebyte_VERSION_ARCH.deb
 	@BINARY=$(BIN) sh peer/dist/deb.sh
-.PHONY: lint-deb test-browser test-systemd
+.PHONY: lint-deb test-browser test-systemd test-readme
 lint-deb: all ## lintian on the package, promtool on the metrics, systemd-analyze on the units, each shell on its completions
 	@python3 tests/run.py tests/e2e/test_package.py
 test-browser: all ## page and plot in a real browser (Debian: chromium); pictures in build/browser
 	@python3 tests/run.py tests/browser/test_page.py
+test-readme: all ## README's three machines, every command as written, in three network namespaces
+	@python3 tests/run.py tests/readme/test_readme.py
 test-systemd: all ## both units under a real systemd of our own: ready, watchdog, system call filter (root)
 	@python3 tests/run.py tests/systemd/test_units.py

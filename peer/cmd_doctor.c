@@ -7,6 +7,8 @@
 #include <netdb.h>
 #include <onebyte/net/transport.h>
 #include <poll.h>
+#include <sodium.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -19,6 +21,8 @@ struct values {
     struct peer_common common;
     const char *connect, *listen;
 };
+
+enum { DEFAULT_PORT = 7117 }; /* as init's --address */
 
 enum verdict { GOOD, NOTE, BAD };
 
@@ -125,6 +129,15 @@ static void check_home(struct doctor *d)
     }
 }
 
+/* What peers of one run must share (arith, wire), and libraries too old for what we call. */
+static void check_versions(struct doctor *d)
+{
+    const bool old = sodium_library_version_major() < 10 || sqlite3_libversion_number() < 3024000;
+    found(d, old ? BAD : GOOD, "versions", "install libsodium 1.0.12 and SQLite 3.24 or newer",
+          "onebyte %s (arith 1, wire 1), libsodium %s, SQLite %s", PEER_VERSION,
+          sodium_version_string(), sqlite3_libversion());
+}
+
 static void check_limits(struct doctor *d)
 {
     struct rlimit r;
@@ -159,6 +172,23 @@ static void check_nat(struct doctor *d)
               "dial out with --connect (that makes a full member), or forward a port to be dialled "
               "by others",
               inner ? "own address %s is private: probably behind NAT" : "own address %s", text);
+}
+
+/* Without --listen: the port that invites name unless told otherwise. */
+static void check_port(struct doctor *d)
+{
+    const struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(DEFAULT_PORT)};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    if (d->v->listen || fd < 0) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    const bool good = bind(fd, (const struct sockaddr *)&any, sizeof any) == 0;
+    found(d, good ? GOOD : NOTE, "port", "a peer that listens there already is fine; else --listen 0.0.0.0:PORT with another",
+          good ? "%d is free for --listen 0.0.0.0:%d" : "%d is taken", DEFAULT_PORT, DEFAULT_PORT);
+    close(fd);
 }
 
 static void check_listen(struct doctor *d)
@@ -251,6 +281,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     check_clock(&d);
     check_home(&d);
     check_limits(&d);
+    check_versions(&d);
+    check_port(&d);
     check_nat(&d);
     if (v->listen)
         check_listen(&d);
@@ -278,7 +310,7 @@ const struct peer_command peer_cmd_doctor = {
     .name = "doctor",
     .args = "",
     .summary =
-        "check this machine: CPU, BLAS, memory, disk, clock, key, network; and say what to do",
+        "check this machine: CPU, BLAS, memory, disk, clock, key, versions, network; and say what to do",
     .details = "Each line is ok, note (it works, but) or bad. Exit code 1 if anything is bad.",
     .options = options,
     .n_options = ARRAY_LEN(options),

@@ -207,9 +207,11 @@ static uint64_t data_bytes(void)
 static enum err reserve_blas(size_t threads, struct err_why *why)
 {
     enum { MOST = 96 };
-    void *(*take)(int) = NULL, *found = dlsym(RTLD_DEFAULT, "blas_memory_alloc"), *held[MOST];
+    void *held[MOST];
+    void *(*take)(int) = NULL;
     void (*give)(void *) = NULL;
     TRY(zo_blas_start(why));
+    void *found = dlsym(RTLD_DEFAULT, "blas_memory_alloc");
     memcpy(&take, &found, sizeof take); /* as in zo/blas.c: POSIX promises that the bytes agree */
     found = dlsym(RTLD_DEFAULT, "blas_memory_free");
     memcpy(&give, &found, sizeof give);

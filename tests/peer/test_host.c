@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <stdlib.h>
@@ -183,10 +184,10 @@ static void limits_are_the_kernels(void **state)
     if (pid == 0) {
         const struct peer_host_limits l = {.nice = 5, .memory_mb = 4000};
         struct err_why why;
-        struct rlimit r;
-        const bool good = peer_host_apply(&l, 2, &why) == ERR_OK &&
-                          getpriority(PRIO_PROCESS, 0) >= 5 && getrlimit(RLIMIT_DATA, &r) == 0 &&
-                          r.rlim_cur >= 4000000000ull && r.rlim_cur < 64000000000ull;
+        const int how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        const bool good = peer_host_apply(&l, 2, &why) == ERR_OK && getpriority(PRIO_PROCESS, 0) >= 5 &&
+                          mmap(NULL, 1000000000, PROT_READ | PROT_WRITE, how, -1, 0) != MAP_FAILED &&
+                          mmap(NULL, 4000000000, PROT_READ | PROT_WRITE, how, -1, 0) == MAP_FAILED;
         _exit(good ? 0 : 1);
     }
     int status = 0;
