@@ -169,6 +169,7 @@ static void take_piece(struct daemon *d, uint32_t link, const uint8_t *f, size_t
     }
     memcpy(d->check.bytes + d->check.got, f + ANSWER_HEAD, len);
     d->check.got += len;
+    net_transport_useful(d->transport, link);
     if (d->check.got < total) {
         ask(d, link);
         return;

@@ -217,6 +217,7 @@ static void take_state(struct daemon *d, uint32_t link, const uint8_t *f, size_t
     }
     d->snap.got += len;
     d->snap.heard_ns = daemon_now();
+    net_transport_useful(d->transport, link); /* asked for: no flood, however fast */
     if (d->snap.got == d->snap.total)
         fetched(d);
     else if (d->snap.got >= d->snap.asked_to)

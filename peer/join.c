@@ -205,6 +205,7 @@ static void take_chunk(struct join *j, struct donor *d, const uint8_t *f, size_t
     memcpy(d->buf + d->got, f + JOIN_CHUNK_HEAD, len);
     d->got += len;
     d->heard_ms = now_ms();
+    net_transport_useful(j->t, d->link); /* asked for: no flood, however fast */
     if (d->got == total)
         piece_done(j, d);
     else if (d->got >= d->asked_to)

@@ -854,29 +854,13 @@ static void answers_are_limited(void **state)
     few_release(&f);
 }
 
-static const uint8_t *believe(void *ctx, const uint8_t id[32], const uint8_t *wire, size_t n)
-{
-    (void)ctx;
-    uint8_t *bytes = malloc(32 + n);
-    ENSURE(bytes != NULL);
-    memcpy(bytes, id, 32);
-    memcpy(bytes + 32, wire, n);
-    return bytes;
-}
-
-static void forget_bytes(void *ctx, const uint8_t *bytes)
-{
-    (void)ctx;
-    free((void *)(uintptr_t)bytes);
-}
-
 /* LIMIT_FEEDS machines: the next one is refused and counted, those held go on, and we say why we stop contributing.  (Signatures are
  * skipped through the simulator's door: 65,536 of them take seconds.) */
 static void table_is_limited(void **state)
 {
     (void)state;
     struct few f;
-    const struct net_intern intern = {NULL, believe, believe, forget_bytes};
+    const struct net_intern intern = {NULL, few_believe, few_believe, few_forget};
     struct net_segment s = {.count = 1, .lag = 1};
     uint8_t wire[NET_SEGMENT_BYTES_MAX], machine[32] = {0};
     const size_t n = net_segment_write(wire, &s);
@@ -935,7 +919,7 @@ static void pushes_are_limited(void **state)
     (void)state;
     struct few f;
     struct net_gossip_counters c;
-    const struct net_intern intern = {NULL, believe, believe, forget_bytes};
+    const struct net_intern intern = {NULL, few_believe, few_believe, few_forget};
     uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
     struct net_segment s = {.count = 1, .lag = 1};
     struct net_frontier_entry e = {.count = 0};
