@@ -169,7 +169,9 @@ static enum err table_alloc(void *ctx, void **p, uint64_t bytes)
 static void table_free(void *ctx, void *p)
 {
     struct context *c = (struct context *)ctx;
-    const cudaError_t e = p ? cudaFree(p) : cudaSuccess; /* waits for what may still read it */
+    cudaError_t e = p ? cudaStreamSynchronize(c->stream) : cudaSuccess; /* a launched kernel may still read it */
+    if (p && e == cudaSuccess)
+        e = cudaFree(p);
     if (e != cudaSuccess)
         (void)fail(c, e, "freeing");
 }
@@ -178,7 +180,8 @@ static enum err table_put(void *ctx, void *to, const void *host, uint64_t bytes)
 {
     struct context *c = (struct context *)ctx;
     CHECK(c, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream), "copying to the device");
-    return ERR_OK; /* pageable memory is staged before the call returns */
+    CHECK(c, cudaStreamSynchronize(c->stream), "copying to the device"); /* where the GPU reads pageable memory itself, nothing is staged */
+    return ERR_OK;
 }
 
 static enum err table_get(void *ctx, void *host, const void *from, uint64_t bytes)
