@@ -83,7 +83,7 @@ static void set_up(struct setup *s, const char *dir, const char *trainable, enum
     assert_int_equal(zo_model_load_state(s->model, s->state, NULL, &why), ERR_OK);
     for (uint32_t t = 0; t < s->rules.n_tensors; t++) /* lora_B starts at 0, which would hide all that comes before it */
         for (uint64_t i = 0; s->rules.lora_scale != 0.0f && i < zo_tensor_elements(&s->rules.tensors[t]); i++)
-            ((int32_t *)s->state->m[t])[i] += (int32_t)(i * 7919 % 2001 - 1000) << 11;
+            ((int32_t *)s->state->m[t])[i] += ((int32_t)(i * 7919 % 2001) - 1000) * 2048;
     assert_int_equal(zo_model_bind(s->model, s->state, ZO_MEMORY_LEAN, &why), ERR_OK);
     assert_int_equal(open_any(&s->device, &why), ERR_OK);
     if (zo_device_load(s->device, s->model, s->state, type, memory, &why) != ERR_OK)
