@@ -221,6 +221,7 @@ static enum err ceilings(struct bench *b)
     d->api->free(d->ctx, x);
     d->api->free(d->ctx, w);
     d->api->free(d->ctx, y);
+    d->bytes -= rows * s->d * 2 + (uint64_t)s->ffn * s->d * 2 + rows * s->ffn * 4;
     figure(b, "product, share of the forward pass's shape", b->rate * 1e-12, "Tflop/s");
     figure(b, "reading the state", b->bandwidth * 1e-9, "GB/s");
     return ERR_OK;

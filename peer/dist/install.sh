@@ -19,4 +19,6 @@ for unit in user/onebyte.service system/onebyte@.service; do
     sed "s|/usr/local/bin/onebyte|$PREFIX/bin/onebyte|" "$here/$(basename "$unit")" |
         put 644 "$DESTDIR$PREFIX/lib/systemd/$unit"
 done
+plugin=$(dirname "$BINARY")/libonebyte_cuda.so # make CUDA=1
+if [ -e "$plugin" ]; then install -D -m 755 "$plugin" "$DESTDIR$PREFIX/lib/onebyte/libonebyte_cuda.so"; fi
 install -D -m 644 "$here/grafana.json" "$share/onebyte/grafana.json"

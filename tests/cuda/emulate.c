@@ -11,6 +11,7 @@ enum { STACK_BYTES = 128 << 10, DYNAMIC_FLOATS = 64 << 10, SIZE_HEAD = 64 };
 uint32_t emu_thread, emu_block_x, emu_block_y, emu_grid_x;
 float emu_dynamic[DYNAMIC_FLOATS] __attribute__((aligned(64)));
 uint64_t emu_memory = (uint64_t)1 << 32, emu_used;
+uint32_t emu_shared = 99 << 10;
 uint64_t emu_fail_at; /* the call number from which every call fails; 0: none */
 uint64_t emu_calls;
 
@@ -165,7 +166,7 @@ static enum err emu_open(void **ctx, uint32_t index, struct zo_cuda_info *info, 
 {
     if (index > 0)
         return err_set(why, ERR_NOTFOUND, "there is no device %u: the emulation has one", index);
-    *info = (struct zo_cuda_info){.name = "emulation", .major = 8, .processors = 1, .shared_max = 99 << 10,
+    *info = (struct zo_cuda_info){.name = "emulation", .major = 8, .processors = 1, .shared_max = emu_shared,
                                   .memory = emu_memory};
     *ctx = &emu_used;
     return ERR_OK;

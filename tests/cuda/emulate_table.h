@@ -4,5 +4,6 @@
 #include "zo/cuda/abi.h"
 
 extern uint64_t emu_memory, emu_used; /* bytes it has, bytes handed out */
+extern uint32_t emu_shared; /* bytes of shared memory a block may take */
 extern uint64_t emu_fail_at, emu_calls; /* calls so far; from this one on every call says ERR_DEVICE; 0: none */
 #endif

@@ -28,8 +28,8 @@ struct context {
     cudaStream_t stream;
     struct blas blas;
     void *workspace;
-    uint32_t processors;
-    bool wide[ZO_CUDA_N_KERNELS]; /* allowed more than 48 KB of shared memory */
+    int device; /* current in whichever thread calls: the runtime keeps it per thread */
+    uint32_t wide[ZO_CUDA_N_KERNELS]; /* bytes of shared memory allowed, beyond the 48 KB that all have */
     char error[256];
 };
 
@@ -49,6 +49,8 @@ static enum err fail(struct context *c, cudaError_t e, const char *what)
         if (check_e != cudaSuccess)           \
             return fail((c), check_e, what);  \
     } while (0)
+
+#define ENTER(c) CHECK(c, cudaSetDevice((c)->device), "choosing the device")
 
 static void *blas_symbol(struct blas *b, const char *name, bool *all)
 {
@@ -87,6 +89,7 @@ static void close_context(void *ctx)
     struct context *c = (struct context *)ctx;
     if (!c)
         return;
+    (void)cudaSetDevice(c->device);
     if (c->blas.handle)
         (void)c->blas.destroy(c->blas.handle);
     (void)cudaFree(c->workspace);
@@ -125,7 +128,7 @@ static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_in
     info->processors = (uint32_t)p.multiProcessorCount;
     info->shared_max = (uint32_t)p.sharedMemPerBlockOptin;
     info->memory = p.totalGlobalMem;
-    c->processors = info->processors;
+    c->device = (int)index;
     return ERR_OK;
 }
 
@@ -155,6 +158,7 @@ static const char *table_error(const void *ctx)
 static enum err table_available(void *ctx, uint64_t *bytes)
 {
     size_t have = 0, all = 0;
+    ENTER((struct context *)ctx);
     CHECK((struct context *)ctx, cudaMemGetInfo(&have, &all), "asking for free memory");
     *bytes = have;
     return ERR_OK;
@@ -162,6 +166,7 @@ static enum err table_available(void *ctx, uint64_t *bytes)
 
 static enum err table_alloc(void *ctx, void **p, uint64_t bytes)
 {
+    ENTER((struct context *)ctx);
     CHECK((struct context *)ctx, cudaMalloc(p, bytes ? bytes : 1), "allocating");
     return ERR_OK;
 }
@@ -169,7 +174,11 @@ static enum err table_alloc(void *ctx, void **p, uint64_t bytes)
 static void table_free(void *ctx, void *p)
 {
     struct context *c = (struct context *)ctx;
-    const cudaError_t e = p ? cudaFree(p) : cudaSuccess; /* waits for what may still read it */
+    cudaError_t e = cudaSetDevice(c->device);
+    if (p && e == cudaSuccess)
+        e = cudaStreamSynchronize(c->stream); /* a launched kernel may still read it */
+    if (p && e == cudaSuccess)
+        e = cudaFree(p);
     if (e != cudaSuccess)
         (void)fail(c, e, "freeing");
 }
@@ -177,13 +186,16 @@ static void table_free(void *ctx, void *p)
 static enum err table_put(void *ctx, void *to, const void *host, uint64_t bytes)
 {
     struct context *c = (struct context *)ctx;
+    ENTER(c);
     CHECK(c, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream), "copying to the device");
-    return ERR_OK; /* pageable memory is staged before the call returns */
+    CHECK(c, cudaStreamSynchronize(c->stream), "copying to the device"); /* where the GPU reads pageable memory itself, nothing is staged */
+    return ERR_OK;
 }
 
 static enum err table_get(void *ctx, void *host, const void *from, uint64_t bytes)
 {
     struct context *c = (struct context *)ctx;
+    ENTER(c);
     CHECK(c, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream), "copying from the device");
     CHECK(c, cudaStreamSynchronize(c->stream), "waiting for the device");
     return ERR_OK;
@@ -192,6 +204,7 @@ static enum err table_get(void *ctx, void *host, const void *from, uint64_t byte
 static enum err table_sync(void *ctx)
 {
     struct context *c = (struct context *)ctx;
+    ENTER(c);
     CHECK(c, cudaStreamSynchronize(c->stream), "waiting for the device");
     return ERR_OK;
 }
@@ -212,9 +225,10 @@ static enum err table_launch(void *ctx, enum zo_cuda_kernel k, uint32_t grid_x, 
     };
     struct context *c = (struct context *)ctx;
     const struct entry *e = &kernels[k];
-    if (shared_bytes > (48u << 10) && !c->wide[k]) {
+    ENTER(c);
+    if (shared_bytes > (48u << 10) && shared_bytes > c->wide[k]) {
         CHECK(c, cudaFuncSetAttribute(e->function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), e->name);
-        c->wide[k] = true;
+        c->wide[k] = shared_bytes;
     }
     void *list[] = {(void *)(uintptr_t)args};
     CHECK(c, cudaLaunchKernel(e->function, dim3(grid_x, grid_y), dim3(ZO_CUDA_THREADS), list, shared_bytes, c->stream),
@@ -231,6 +245,7 @@ static enum err table_gemm(void *ctx, const struct zo_cuda_gemm *g)
     if (g->rows > INT32_MAX || g->n_out > INT32_MAX || g->n_in > INT32_MAX || g->ldx > INT32_MAX || g->ldw > INT32_MAX ||
         g->ldy > INT32_MAX)
         return ERR_RANGE;
+    ENTER(c);
     const int status = c->blas.gemm(c->blas.handle, g->transposed ? BLAS_N : BLAS_T, BLAS_N, (int)g->n_out, (int)g->rows,
                                     (int)g->n_in, &g->alpha, g->w, types[g->type], (int)g->ldw, g->x, types[g->type],
                                     (int)g->ldx, &g->beta, g->y, CUDA_R_32F, (int)g->ldy, BLAS_COMPUTE_32F, BLAS_DEFAULT);
