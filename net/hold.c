@@ -281,7 +281,9 @@ enum err net_hold_control(struct net_gossip *g, const uint8_t *frame, size_t n, 
                           const struct net_link *from)
 {
     struct net_control c;
-    if (n > 0 && frame[0] == NET_SCORE)
+    if (n == 0)
+        return ERR_PROTO;
+    if (frame[0] == NET_SCORE)
         return net_hold_score(g, frame, n, store, from);
     TRY(net_control_parse(&c, frame, n));
     if (c.kind == NET_FORK)

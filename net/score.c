@@ -324,7 +324,7 @@ struct gathering {
 static void reporter(struct gathering *g, struct net_score_point *out, const uint8_t *machine)
 {
     for (uint32_t i = 0; i < out->reporters; i++)
-        if (memcmp(g->seen[i], machine, 32) == 0)
+        if (g->seen[i] && memcmp(g->seen[i], machine, 32) == 0)
             return;
     g->seen[out->reporters++] = machine;
 }

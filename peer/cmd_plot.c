@@ -51,11 +51,16 @@ static bool control(void *ctx, const uint8_t *frame, size_t n)
     const struct net_rules *r = &p->manifest->net;
     struct net_control c;
     uint8_t id[32];
-    if (p->last) {
-        (void)!net_scores_take(p->scores, r, frame, n, &(bool){false}); /* what is no score, or not valid, is not drawn */
+    bool tell;
+    if (p->last && n > 0 && frame[0] == NET_SCORE) {
+        (void)!net_scores_take(p->scores, r, frame, n, &tell); /* what is not valid is not drawn */
         return true;
     }
-    if (net_control_parse(&c, frame, n) != ERR_OK || c.kind != NET_CHECKPOINT || net_control_check(&c, r) != ERR_OK)
+    if (net_control_parse(&c, frame, n) != ERR_OK)
+        return true;
+    if (c.kind == NET_FORK || (c.kind == NET_RETRACT && net_control_check(&c, r) == ERR_OK))
+        net_scores_forget(p->scores, c.machine);
+    if (p->last || c.kind != NET_CHECKPOINT || net_control_check(&c, r) != ERR_OK)
         return true;
     net_control_id(id, &c, r);
     net_scores_checkpoint(p->scores, c.number, id);

@@ -18,7 +18,7 @@ static const uint64_t takeover_ns = 5 * NS, takeover_end_ns = NS; /* others wait
 static bool may_score(struct daemon *d)
 {
     struct net_frontier_entry own;
-    if (net_gossip_feed(d->gossip, d->self.id, &own) && own.cut != NET_NO_CUT)
+    if (net_gossip_feed(d->gossip, d->self.id, &own) && own.cut != UINT64_MAX)
         return false; /* nobody would take it */
     return d->o.eval_data && !d->eval.failed && !d->quit && !d->asking && d->snap.phase == SNAP_OFF && !d->paused &&
            !peer_host_hold(&d->host, daemon_now()) && net_gossip_admitted(d->gossip, d->self.id);

@@ -39,8 +39,9 @@ def test_the_curve_ends_at_the_final_model(folder, swarm):
     assert abs(points[-1]["accuracy"] - alone["accuracy"]) < 1e-6
     assert points[-1]["tokens"] == alone["tokens"]
     assert last["eval"]["self_reported"] is True and last["eval"]["loss"] == points[-1]["loss"]
-    for p in others:
+    for p in others: # the final model is the last checkpoint, everywhere
         assert p.last()["eval"]["points"][-1] == points[-1]
+        assert all(p.last()[k] == last[k] for k in ("checkpoint", "digest", "frontier_digest"))
     # The losses of a part that several machines scored agree to the bit on one kind of machine.
     assert all(p["spread"] in (None, 0) for p in points)
     # For people: blocks where the locale has them, else ASCII.
@@ -87,6 +88,22 @@ def test_late_joiners_see_it_and_others_take_over(folder, swarm):
     assert got == points
 
 
+def test_sync_rounds_dense_directions_and_adapters(folder, swarm):
+    s = swarm("--n0", 32, "--steps", 6, "--segment-max", 8, "--pace", "sync", "--direction", "gaussian", "--trainable",
+              "lora:r=4,alpha=8,targets=q_proj+v_proj", "--schedule", "constant", "--lr", 0.1)
+    owner = s.peer("owner", "--checkpoint-every", 3, "--drain", 200).start()
+    b = s.peer("b", "--connect", owner.address(), "--drain", 200).start()
+    for p in (owner, b):
+        assert p.ended() == 0, p.log()[-2000:]
+    x, y = owner.last(), b.last()
+    assert x["digest"] == y["digest"] and x["checkpoint"] == y["checkpoint"]
+    assert x["checkpoint"]["frontier_digest"] == x["frontier_digest"]
+    points = whole(x)
+    assert points and points[-1]["number"] == x["checkpoint"]["number"] and points == whole(y), x["eval"]
+    alone = good_json("eval", "--home", b.home, "--data", f"{DEMO}/eval.jsonl", "--checkpoint", "last")
+    assert abs(points[-1]["loss"] - alone["loss_token_mean"]) < 1e-5
+
+
 def test_only_the_runs_eval_set_is_taken(folder, swarm):
     s = swarm(*RUN, "--steps", 4)
     other = f"{folder}/other.jsonl"
@@ -114,4 +131,4 @@ def test_only_the_runs_eval_set_is_taken(folder, swarm):
 
 if __name__ == "__main__":
     sys.exit(main([test_the_curve_ends_at_the_final_model, test_late_joiners_see_it_and_others_take_over,
-                   test_only_the_runs_eval_set_is_taken]))
+                   test_sync_rounds_dense_directions_and_adapters, test_only_the_runs_eval_set_is_taken]))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Eight peers, each in a network namespace of its own: delay and loss by netem, a partition that heals, and NAT by nftables.
+"""Eight peers, each in a network namespace of its own: loss and a rate limit (nftables, tbf), delay and reordering (netem, where the
+kernel has it), a partition that heals, and NAT by nftables.
 
 Everything lives in a private network and mount namespace that ends with this process.  Where namespaces are not allowed
 the tests say so and are skipped.
@@ -63,9 +64,12 @@ def network(names):
 
 
 def remove(names):
+    """The kernel takes a dead namespace apart in its own time: the links' near ends go now, so that their names are free."""
     for n in names:
+        possible(f"ip link del v{n}")
         possible(f"ip netns del {n}")
-    possible("ip link del br0", "ip link del br1")
+    possible("ip link del br0")
+    possible("ip link del br1")
 
 
 def inside(name):
@@ -93,8 +97,6 @@ def test_eight_peers_and_a_partition(folder, swarm):
     names = [f"p{i}" for i in range(PEERS)]
     at = network(names)
     try:
-        if not all(possible(f"ip netns exec {n} tc qdisc add dev eth0 root netem delay 10ms 5ms loss 1%") for n in names):
-            print("note: no netem in this kernel: neither delay nor loss", flush=True)
         s = swarm(*RUN)
         peers = []
         for i, n in enumerate(names):
@@ -119,6 +121,52 @@ def test_eight_peers_and_a_partition(folder, swarm):
             if p.process:
                 p.kill()
         remove(names)
+
+
+def over_bad_links(swarm, spoil):
+    """Eight peers; spoil(name) makes a namespace's link bad: all contribute, and in the end all hold the same."""
+    needs_namespaces()
+    names = [f"p{i}" for i in range(PEERS)]
+    at = network(names)
+    s = None
+    try:
+        for n in names:
+            spoil(n)
+        s = swarm(*RUN)
+        peers = []
+        for i, n in enumerate(names):
+            seeds = [at[j] for j in (0, PEERS // 2) if j < i]
+            p = s.peer(n, "--listen", at[i], *(x for a in seeds for x in ("--connect", a)))
+            peers.append(p.start(preexec=inside(n)))
+        for p in peers:
+            p.wait_status("own records, and others'", lambda x: 0 < x["records"]["own"] < x["records"]["folded"])
+        grows(peers)
+        settle(peers)
+    finally:
+        for p in s.peers if s else []:
+            if p.process:
+                p.kill()
+        remove(names)
+
+
+def test_loss_and_a_rate_limit(folder, swarm):
+    """What any kernel with nftables can do: every fiftieth packet is lost, 2 Mbit/s go out."""
+    def spoil(n):
+        rules = "table ip t { chain c { type filter hook input priority 0; iifname eth0 numgen random mod 100 < 2 counter drop; }; }"
+        if not possible(f"ip netns exec {n} tc qdisc add dev eth0 root tbf rate 2mbit burst 16k latency 200ms"):
+            raise Skip("no netem in this kernel, nor tbf: no rate limit")
+        if subprocess.run(["ip", "netns", "exec", n, "nft", rules], capture_output=True, timeout=60).returncode != 0:
+            raise Skip("no netem in this kernel, nor random numbers in nftables: no loss")
+    if INSIDE in os.environ and not shutil.which("nft"):
+        raise Skip("nft is not installed: no NAT between namespaces, no loss")
+    over_bad_links(swarm, spoil)
+
+
+def test_delay_loss_reordering_and_a_rate_limit(folder, swarm):
+    def spoil(n):
+        if not possible(f"ip netns exec {n} tc qdisc add dev eth0 root netem delay 20ms 10ms reorder 5% loss 2% rate 2mbit"):
+            raise Skip("no netem in this kernel: neither delay nor reordering")
+    over_bad_links(swarm, spoil)
 
 
 def test_a_peer_behind_nat(folder, swarm):
@@ -159,4 +207,5 @@ def test_a_peer_behind_nat(folder, swarm):
 if __name__ == "__main__":
     if INSIDE not in os.environ:
         enter_private()
-    sys.exit(main([test_eight_peers_and_a_partition, test_a_peer_behind_nat]))
+    sys.exit(main([test_eight_peers_and_a_partition, test_loss_and_a_rate_limit, test_delay_loss_reordering_and_a_rate_limit,
+                   test_a_peer_behind_nat]))
