@@ -11,6 +11,7 @@
  *     bits       integer bits of every tensor's largest entry (0: as init plans them)
  *     evals      points of the curve (6)    eval_max  held-out examples at each (0: all)   u  lr / n0, step per record
  *     target     stop below this held-out loss (0: never)      churn    1: half the peers pause every other eighth
+ *     undo       1: at the end every record is subtracted again, in another order, and the digest compared with the start's
  * A round: every peer measures `segment` records at the same state; then all are folded, or `stale` rounds later.  All
  * peers hold the same state, so one copy stands for all: what a network of them computes, in lockstep. */
 #include "peer/engine.h"
@@ -32,7 +33,7 @@ struct options {
     struct peer_make make;
     const char *train, *eval, *code_name;
     enum code code;
-    uint64_t passes, peers, segment, stale, damping, per, bits, evals, eval_max, churn;
+    uint64_t passes, peers, segment, stale, damping, per, bits, evals, eval_max, churn, undo;
     double u, target;
     char name[32];
 };
@@ -54,6 +55,8 @@ struct bench {
     uint64_t seqs[PEERS_MAX], draws[PEERS_MAX];
     uint32_t keys[PEERS_MAX][2];
     struct segment *queue; /* [STALE_MAX + 1][peers] */
+    struct segment *done; /* every folded segment, with undo */
+    size_t n_done, done_max;
     uint64_t round, passes, records;
     double measure_s, fold_s, weight; /* CPU seconds; clock in records */
 };
@@ -82,7 +85,7 @@ static bool set_number(struct options *o, const char *key, const char *text)
     } table[] = {{"passes", &o->passes, NULL},     {"peers", &o->peers, NULL},     {"segment", &o->segment, NULL},
                  {"stale", &o->stale, NULL},       {"damping", &o->damping, NULL}, {"per", &o->per, NULL},
                  {"bits", &o->bits, NULL},         {"evals", &o->evals, NULL},     {"eval_max", &o->eval_max, NULL},
-                 {"churn", &o->churn, NULL},       {"seed", &o->make.seed, NULL},  {"sides", &o->make.sides, NULL},
+                 {"churn", &o->churn, NULL},       {"undo", &o->undo, NULL},       {"seed", &o->make.seed, NULL},  {"sides", &o->make.sides, NULL},
                  {"K", &o->make.k, NULL},          {"n0", &o->make.n0, NULL},      {"warmup", &o->make.warmup, NULL},
                  {"length", &o->make.length_max, NULL}, {"lr", NULL, &o->make.lr}, {"eps", NULL, &o->make.eps},
                  {"unit", NULL, &o->make.unit},    {"u", NULL, &o->u},             {"target", NULL, &o->target}};
@@ -192,7 +195,7 @@ static void start(struct bench *b)
     if (o->u > 0)
         o->make.lr = o->u * (double)(o->make.n0 ? o->make.n0 : 64);
     if (net_start() != ERR_OK || net_identity_new(&owner) != ERR_OK || net_identity_new(&peer) != ERR_OK)
-        die(&(struct err_why){"libsodium did not start"});
+        die(&(struct err_why){.text = "libsodium did not start"});
     if (peer_make_manifest(&b->manifest, &b->made, &o->make, &owner, &why) != ERR_OK)
         die(&why);
     coarsen(b);
@@ -207,7 +210,7 @@ static void start(struct bench *b)
     }
     b->queue = calloc((STALE_MAX + 1) * o->peers, sizeof *b->queue);
     if (!b->queue)
-        die(&(struct err_why){"out of memory"});
+        die(&(struct err_why){.text = "out of memory"});
     net_identity_release(&owner);
     net_identity_release(&peer);
 }
@@ -218,7 +221,7 @@ static void start(struct bench *b)
 static void losses(struct bench *b, struct zo_pass *passes, struct zo_loss *out, size_t n)
 {
     if (zo_model_losses(b->engine.model, passes, n, out, b->engine.kernels, b->engine.pool) != ERR_OK)
-        die(&(struct err_why){"the forward pass failed"});
+        die(&(struct err_why){.text = "the forward pass failed"});
     b->passes += n;
 }
 
@@ -301,7 +304,7 @@ static void measure(struct bench *b, uint32_t p, struct segment *s)
 static void fold(struct bench *b, struct zo_fold *folds, size_t n)
 {
     if (zo_state_fold(b->engine.state, folds, n, b->engine.kernels, b->engine.pool) != ERR_OK)
-        die(&(struct err_why){"folding failed"});
+        die(&(struct err_why){.text = "folding failed"});
 }
 
 /* Unquantised gradients with the same machinery: 32 g / r to 1/256, as base-256 digits of ever coarser folds, each with
@@ -333,6 +336,29 @@ static void fold_floats(struct bench *b, struct segment *s)
     b->engine.state->rules = whole;
 }
 
+static void keep(struct bench *b, const struct segment *s)
+{
+    if (b->n_done == b->done_max) {
+        b->done_max = b->done_max ? 2 * b->done_max : 256;
+        b->done = realloc(b->done, b->done_max * sizeof *b->done);
+        if (!b->done)
+            die(&(struct err_why){.text = "out of memory"});
+    }
+    b->done[b->n_done++] = *s;
+}
+
+/* Subtracts all records, the last one first; whether the digest is the base's again. */
+static bool undo(struct bench *b, uint64_t base)
+{
+    for (size_t i = b->n_done; i-- > 0;) {
+        struct segment *s = &b->done[i];
+        s->fold.codes = s->codes;
+        s->fold.subtract = true;
+        fold(b, &s->fold, 1);
+    }
+    return zo_state_digest(b->engine.state, b->engine.kernels, b->engine.pool) == base;
+}
+
 /* Folds what was measured in the round that is `stale` rounds back. */
 static void fold_round(struct bench *b, uint64_t round)
 {
@@ -344,6 +370,8 @@ static void fold_round(struct bench *b, uint64_t round)
             continue;
         b->weight += (double)s[p].fold.count * ldexp((double)zo_weight(b->manifest.rules.n0, s[p].fold.lag), -32);
         b->records += s[p].fold.count;
+        if (b->o.undo)
+            keep(b, &s[p]);
         if (b->o.code == FLOAT)
             fold_floats(b, &s[p]);
         else
@@ -354,7 +382,7 @@ static void fold_round(struct bench *b, uint64_t round)
     for (uint32_t p = 0; p < b->o.peers; p++)
         s[p].fold.count = 0;
     if (zo_model_refresh(b->engine.model, b->engine.pool) != ERR_OK)
-        die(&(struct err_why){"refreshing failed"});
+        die(&(struct err_why){.text = "refreshing failed"});
 }
 
 /* Half of the peers are away in every other eighth of the budget. */
@@ -384,7 +412,7 @@ static double report(struct bench *b)
 {
     struct peer_eval e;
     if (peer_engine_eval(&b->engine, b->eval, b->o.eval_max, 16, NULL, NULL, &e) != ERR_OK)
-        die(&(struct err_why){"evaluating failed"});
+        die(&(struct err_why){.text = "evaluating failed"});
     printf("{\"passes\": %" PRIu64 ", \"records\": %" PRIu64 ", \"rounds\": %" PRIu64 ", \"loss\": %.6f, \"accuracy\": ", b->passes,
            b->records, b->round, e.loss_example_mean);
     if (e.choices)
@@ -419,11 +447,15 @@ int main(int argc, char **argv)
            ", \"eps\": %.9g, \"lr\": %.9g, \"schedule\": \"%s\", \"coef_min\": %" PRIu64 ", \"examples\": %" PRIu64 "}\n",
            b.made.parameters, r->direction == ZO_RANK1 ? "rank1" : r->direction == ZO_GAUSSIAN ? "gaussian" : "rademacher",
            r->sides, r->k, r->n0, b.made.eps, b.manifest.lr, b.manifest.schedule, b.made.coef_min, zo_dataset_size(b.train));
+    const uint64_t base = zo_state_digest(b.engine.state, b.engine.kernels, b.engine.pool);
     train(&b);
     peer_engine_digest(&b.engine, digest);
     printf("{\"digest\": \"%s\", \"headroom\": %" PRId64 "}\n", digest, zo_state_headroom(b.engine.state, b.engine.pool));
+    if (b.o.undo)
+        printf("{\"undone\": %s, \"segments\": %zu}\n", undo(&b, base) ? "true" : "false", b.n_done);
     zo_dataset_free(b.train);
     zo_dataset_free(b.eval);
+    free(b.done);
     peer_engine_close(&b.engine);
     peer_manifest_free(&b.manifest);
     free(b.queue);
