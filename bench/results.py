@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Every experiment of bench/RESULTS.md's second half: runs, tables, plots.
 
-    results.py [--short] [SECTION..]     sections: minilm mezo ablations zero scaling communication precision cost
+    results.py [--short] [--jobs N] [SECTION..]     sections: minilm mezo ablations zero scaling communication precision cost
     results.py --tables                  only writes the tables and plots again from what has been run
 
-Runs build/release/bench/bench_learn and bench/baselines/mezo.py, one thread each, one after the other.  What a run printed
+Runs build/release/bench/bench_learn and bench/baselines/mezo.py, one thread each, N at a time (1).  What a run printed
 is kept under build/results/cache by its command, so that an interrupted call goes on where it was.  Writes bench/results/*.csv (one
 line per run), *.svg, and tables.md, which RESULTS.md quotes.  --short: smaller budgets, one seed, no download; into build/results/short.
 """
@@ -16,10 +16,12 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHORT = "--short" in sys.argv
 TABLES = "--tables" in sys.argv
+JOBS = int(sys.argv[sys.argv.index("--jobs") + 1]) if "--jobs" in sys.argv else 1
 WORK = ROOT / "build/results"
 CACHE = WORK / "cache"
 OUT = WORK / "short" if SHORT else ROOT / "bench/results"
@@ -34,24 +36,32 @@ STORIES = {"model": str(DATA / "models/stories260k"), "train": "build/results/gs
 MINILM = {"model": "build/results/minilm/model", "train": "build/results/minilm/train.jsonl", "eval": "build/results/minilm/eval.jsonl"}
 
 
+missing = {}  # commands that a section asked for and the cache lacks
+
+
 def call(argv):
-    """What argv printed, as JSON objects; from the cache if it ran before."""
+    """What argv printed, as JSON objects, if it ran before; else it is put on the list and None returned."""
     key = " ".join(str(a) for a in argv).replace(str(DATA), "DATA")
     path = CACHE / (hashlib.sha1(key.encode()).hexdigest()[:16] + ".jsonl")
     if not path.exists():
-        if TABLES:
-            return None
-        print("run:", key, flush=True)
-        done = subprocess.run([str(a) for a in argv], cwd=ROOT, env=ENV, stdout=subprocess.PIPE, text=True, check=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"command": key}) + "\n" + done.stdout)
-        part.rename(path)
+        missing[key] = (path, [str(a) for a in argv])
+        return None
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
 
+def run(key, path, argv):
+    print("run:", key, flush=True)
+    done = subprocess.run(argv, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{key}\n{done.stderr}")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"command": key}) + "\n" + done.stdout)
+    part.rename(path)
+
+
 def learn(task, **options):
-    """One run of ours: {header, curve, last}; None where --tables finds none."""
+    """One run of ours: {header, curve, last}; None: not yet run."""
     merged = {**task, **options}
     lines = call(["build/release/bench/bench_learn", *(f"{k}={v}" for k, v in merged.items())])
     if lines is None:
@@ -101,6 +111,8 @@ def line_of(arm, run):
 def best_of(arm, runner, task, key, values, seeds, table, **options):
     """The sweep at the first seed, then the other seeds at its best value: (value, runs at it)."""
     swept = [(v, runner(task, **options, **{key: v}, seed=seeds[0])) for v in values]
+    if not TABLES and any(r is None for _, r in swept):
+        return None, []  # its best is not known yet
     swept = [(v, r) for v, r in swept if r]
     for v, r in swept:
         table.append(line_of(arm, r))
@@ -152,6 +164,9 @@ def markdown(title, head, body):
     return "\n".join(lines + ["| " + " | ".join(str(c) for c in row) + " |" for row in body]) + "\n"
 
 
+MINILM_PASSES, MINILM_STEPS = 6000, ["1e-4", "3e-4", "3e-5"]
+
+
 # ---- 1. rank-1 against dense directions on a real model of 22.7M parameters ----
 
 def minilm():
@@ -160,10 +175,8 @@ def minilm():
     if not (ROOT / MINILM["eval"]).exists():
         subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV, check=True)
     table, body, curves = [], [], []
-    best = None
-    for direction in ("rank1", "rademacher", "gaussian"):  # a gaussian record costs six of rank-1: only the best step, one seed
-        steps, seeds = (["1e-4", "3e-4", "3e-5"], SEEDS) if direction != "gaussian" else ([best], SEEDS[:1])
-        best, runs = best_of(direction, learn, MINILM, "u", steps, seeds, table, direction=direction, passes=12000, evals=2)
+    for direction in ("rank1", "rademacher"):
+        best, runs = best_of(direction, learn, MINILM, "u", MINILM_STEPS, SEEDS, table, direction=direction, passes=MINILM_PASSES, evals=1)
         if not runs:
             continue
         body.append([direction, best, len(runs), text([r["last"]["loss"] for r in runs], 4),
@@ -267,6 +280,7 @@ ABLATIONS = {
     "segment 64": {"segment": 64},
     "n0 256": {"n0": 256},
 }
+STORIES_ABLATIONS = ("default", "direction rademacher", "one-sided 7 + 1", "sign codes", "eps 1e-3", "constant schedule")
 PER_RATES = {4: ["6e-4", "1e-3", "2e-3", "4e-3"], 16: ["1e-3", "2e-3", "4e-3", "8e-3"]}
 
 
@@ -274,6 +288,8 @@ def ablations():
     table, body = [], []
     for name, (task, passes, ours, _) in tasks().items():
         for arm, options in ABLATIONS.items():
+            if name == "stories260k" and arm not in STORIES_ABLATIONS:
+                continue
             rates = PER_RATES.get(options.get("per", 1), ours)
             if "fixed unit 1" == arm:
                 rates = ["3e-5", "1e-4", "3e-4", "6e-4"]
@@ -377,7 +393,7 @@ def communication():
 
 
 def minilm_best():
-    runs = [learn(MINILM, direction="rank1", passes=12000, evals=2, u=u, seed=0) if (TABLES or not SHORT) else None for u in ("1e-4", "3e-4", "3e-5")]
+    runs = [learn(MINILM, direction="rank1", passes=MINILM_PASSES, evals=1, u=u, seed=0) for u in MINILM_STEPS]
     runs = [r for r in runs if r]
     return min(runs, key=lambda r: r["last"]["loss"]) if runs else None
 
@@ -420,10 +436,10 @@ def cost():
 def zero():
     """What a run with no flag improves, of what the best step of the sweep improves."""
     table, body = [], []
-    everything = {**tasks(), **({} if SHORT else {"all-MiniLM-L6": (MINILM, 12000, ["1e-4", "3e-4", "3e-5"], [])})}
+    everything = {**tasks(), **({} if SHORT else {"all-MiniLM-L6": (MINILM, MINILM_PASSES, MINILM_STEPS, [])})}
     for name, (task, passes, ours, _) in everything.items():
         big = name == "all-MiniLM-L6"
-        evals = 2 if big else 4
+        evals = 1 if big else 4
         extra = {"direction": "rank1"} if big else {}
         best, runs = best_of(name, learn, task, "u", ours, SEEDS[:1], table, **extra, passes=passes, evals=evals)
         plain = learn(task, passes=passes, evals=evals, seed=0)
@@ -443,14 +459,22 @@ SECTIONS = {"minilm": minilm, "mezo": compare, "ablations": ablations, "scaling"
 
 
 def main():
-    wanted = [a for a in sys.argv[1:] if not a.startswith("-")] or list(SECTIONS)
+    wanted = [a for a in sys.argv[1:] if a in SECTIONS] or list(SECTIONS)
     OUT.mkdir(parents=True, exist_ok=True)
     for name in SECTIONS:
-        if name in wanted:
+        if name not in wanted:
+            continue
+        table = SECTIONS[name]()
+        while missing and not TABLES:  # a section names its runs, in as many rounds as its choices need
+            todo = [(key, *what) for key, what in missing.items()]
+            missing.clear()
+            with ThreadPoolExecutor(JOBS) as pool:
+                list(pool.map(lambda t: run(*t), todo))
             table = SECTIONS[name]()
-            if table:
-                (OUT / (name + ".md")).write_text(table, encoding="utf-8")
-                print(table)
+        missing.clear()
+        if table:
+            (OUT / (name + ".md")).write_text(table, encoding="utf-8")
+            print(table)
 
 
 main()
