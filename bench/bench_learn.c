@@ -59,6 +59,7 @@ struct bench {
     size_t n_done, done_max;
     uint64_t round, passes, records;
     double measure_s, fold_s, weight; /* CPU seconds; clock in records */
+    double g2, g4, n_g, clipped; /* of finite gradients: sums of powers, count, how many beyond the byte */
 };
 
 static void die(const struct err_why *why)
@@ -275,6 +276,18 @@ static void measure_one_sided(struct bench *b, uint32_t p, struct segment *s)
     }
 }
 
+static void count_gradients(struct bench *b, const struct segment *s)
+{
+    for (uint32_t i = 0; i < s->fold.count; i++) {
+        if (!isfinite(s->g[i]))
+            continue;
+        b->g2 += s->g[i] * s->g[i];
+        b->g4 += pow(s->g[i], 4);
+        b->clipped += fabs(32 * s->g[i]) > 127.5 * s->unit;
+        b->n_g++;
+    }
+}
+
 static void measure(struct bench *b, uint32_t p, struct segment *s)
 {
     const struct zo_rules *r = &b->manifest.rules;
@@ -289,6 +302,7 @@ static void measure(struct bench *b, uint32_t p, struct segment *s)
         measure_one_sided(b, p, s);
     zo_codec_seal(&b->codecs[p], r, s->g, s->fold.count, s->codes, &r_f16);
     s->unit = r->unit ? (double)r->unit * 0x1p-24 : zo_f16_to_double(r_f16);
+    count_gradients(b, s);
     if (b->o.code == SIGN)
         for (uint32_t i = 0; i < s->fold.count; i++)
             s->codes[i] = (int8_t)(s->codes[i] == ZO_CODE_VOID ? ZO_CODE_VOID : s->g[i] < 0 ? -32 : 32);
@@ -450,7 +464,8 @@ int main(int argc, char **argv)
     const uint64_t base = zo_state_digest(b.engine.state, b.engine.kernels, b.engine.pool);
     train(&b);
     peer_engine_digest(&b.engine, digest);
-    printf("{\"digest\": \"%s\", \"headroom\": %" PRId64 "}\n", digest, zo_state_headroom(b.engine.state, b.engine.pool));
+    printf("{\"digest\": \"%s\", \"headroom\": %" PRId64 ", \"g_rms\": %.6g, \"g_kurtosis\": %.4g, \"g_clipped\": %.4g}\n", digest,
+           zo_state_headroom(b.engine.state, b.engine.pool), sqrt(b.g2 / b.n_g), b.g4 * b.n_g / (b.g2 * b.g2), b.clipped / b.n_g);
     if (b.o.undo)
         printf("{\"undone\": %s, \"segments\": %zu}\n", undo(&b, base) ? "true" : "false", b.n_done);
     zo_dataset_free(b.train);
