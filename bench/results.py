@@ -71,7 +71,10 @@ def learn(task, **options):
 
 
 def mezo(task, **options):
-    """One run of PyTorch's MeZO, in the same form."""
+    """One run of PyTorch's MeZO, in the same form; None also where there is no torch."""
+    if not pathlib.Path(PYTHON).exists():
+        print(f"results.py: no {PYTHON} (a Python with torch and transformers; PYTHON=.. names another): MeZO is left out", file=sys.stderr)
+        return None
     merged = {**{k: v for k, v in task.items()}, **options}
     lines = call([PYTHON, "bench/baselines/mezo.py", *(f"{k}={v}" for k, v in merged.items())])
     if lines is None:
@@ -170,9 +173,10 @@ MINILM_PASSES, MINILM_STEPS = 6000, ["1e-4", "3e-4", "3e-5"]
 # ---- 1. rank-1 against dense directions on a real model of 22.7M parameters ----
 
 def minilm():
-    if SHORT:
+    if SHORT or not DATA.exists():
+        print("results.py: the model of 22.7M parameters is left out", file=sys.stderr)
         return None
-    if not (ROOT / MINILM["eval"]).exists():
+    if not TABLES and not (ROOT / MINILM["eval"]).exists():
         subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV, check=True)
     table, body, curves = [], [], []
     one = {"direction": "rank1", "sides": 1, "segment": 14}
@@ -216,14 +220,17 @@ def gsm8k():
 
 
 TASKS = {  # name: (task, passes, our steps per record, MeZO's rates)
-    "embedded": (DEMO, 2000, ["3e-4", "1e-3", "2e-3", "4e-3"], ["1e-4", "3e-4", "1e-3", "2e-3"]),
-    "stories260k": (STORIES, 4000, ["1e-4", "3e-4", "6e-4", "1e-3"], ["1e-5", "3e-5", "1e-4", "3e-4"]),
+    "embedded": (DEMO, 500, ["1e-3", "2e-3", "4e-3"], ["3e-4", "1e-3", "3e-3"]),
+    "stories260k": (STORIES, 4000, ["1e-4", "3e-4", "6e-4"], ["3e-5", "1e-4", "3e-4"]),
 }
 
 
 def tasks():
     if SHORT:
-        return {"embedded": (DEMO, 1000, ["3e-4", "6e-4"], ["1e-4", "3e-4"])}
+        return {"embedded": (DEMO, 500, ["1e-3", "2e-3"], ["3e-4", "1e-3"])}
+    if not DATA.exists():
+        print(f"results.py: no {DATA}: stories260k is left out", file=sys.stderr)
+        return {"embedded": TASKS["embedded"]}
     gsm8k()
     return TASKS
 
@@ -280,8 +287,8 @@ ABLATIONS = {
     "segment 4": {"segment": 4},
     "segment 64": {"segment": 64},
 }
-STORIES_ABLATIONS = ("default", "direction rademacher", "one-sided 7 + 1", "sign codes", "eps 1e-3", "constant schedule")
-PER_RATES = {4: ["2e-3", "4e-3", "8e-3", "1.6e-2"], 16: ["4e-3", "8e-3", "1.6e-2", "3.2e-2"]}
+STORIES_ABLATIONS = ("default", "direction rademacher", "one-sided 7 + 1", "sign codes")
+PER_RATES = {4: ["4e-3", "8e-3", "1.6e-2"], 16: ["8e-3", "1.6e-2", "3.2e-2"]}
 
 
 def ablations():
@@ -292,7 +299,7 @@ def ablations():
                 continue
             rates = PER_RATES.get(options.get("per", 1), ours)
             if "fixed unit 1" == arm:
-                rates = ["3e-4", "6e-4", "1e-3", "2e-3"]
+                rates = ["1e-3", "2e-3", "4e-3"]
             if SHORT:
                 rates = rates[1:2]
             best, runs = best_of(f"{name}: {arm}", learn, task, "u", rates, SEEDS, table, passes=passes, evals=1, **options)
@@ -377,7 +384,7 @@ def communication():
     body = [[*row] for row in PUBLISHED]
     per_record = {256: 1.996, 1024: 1.249}  # measured on the wire: bench_wire, first half of RESULTS.md
     lines = []
-    for name, task, run in (("embedded task", DEMO, learn(DEMO, u="3e-4", passes=2000, evals=1, seed=0)),
+    for name, task, run in (("embedded task", DEMO, learn(DEMO, u="2e-3", passes=500, evals=4, seed=0)),
                             ("all-MiniLM-L6 22.7M, SST-2", MINILM, None if SHORT else minilm_best())):
         if not run:
             continue
@@ -402,6 +409,8 @@ def minilm_best():
 
 def precision():
     cycles = 1000 if SHORT else 10000
+    if not pathlib.Path(PYTHON).exists():
+        return None
     drift = call([PYTHON, "bench/baselines/mezo.py", "drift", "model=peer/demo/model", f"cycles={cycles}"])
     ours = call(["build/release/bench/bench_learn", *(f"{k}={v}" for k, v in DEMO.items()), f"passes={2 * cycles}", "evals=1", "undo=1"])
     if not drift or not ours:
