@@ -6,7 +6,7 @@
     mezo.py drift model=DIR cycles=N                            what N perturb-and-restore cycles do to the weights
 
 Options: method mezo | adamw | sgd, passes (forward passes of one example; a backward pass counts as two), batch (16), lr, eps (1e-3),
-seed, evals, eval_max, length, dtype float32 | bfloat16.  Examples are onebyte's JSONL: {"text"} or {"prompt", "choices", "label"}, read
+seed, evals, eval_max, length, dtype float32 | bfloat16.  lr and seed may be lists, "1e-4,3e-4": one run for each pair.  Examples are onebyte's JSONL: {"text"} or {"prompt", "choices", "label"}, read
 as zo/dataset.h says.  Constant lr, as the paper's; schedule=linear falls to zero.
 """
 import json
@@ -190,9 +190,11 @@ def drift(o):
 def main():
     argv = sys.argv[1:]
     what = argv.pop(0) if argv and "=" not in argv[0] else "train"
-    o = options(argv, model="", train="", eval="", method="mezo", passes=12000, batch=16, lr=1e-4, eps=1e-3, seed=0, evals=4, eval_max=0,
+    o = options(argv, model="", train="", eval="", method="mezo", passes=12000, batch=16, lr="1e-4", eps=1e-3, seed="0", evals=4, eval_max=0,
                 length=4096, dtype="float32", cycles=10000, schedule="constant")
-    return {"train": train, "check": check, "drift": drift}[what](o)
+    pairs = [(float(lr), int(seed)) for lr in o["lr"].split(",") for seed in o["seed"].split(",")]
+    codes = [{"train": train, "check": check, "drift": drift}[what]({**o, "lr": lr, "seed": seed}) for lr, seed in pairs]
+    return max(code or 0 for code in codes)
 
 
 sys.exit(main())
