@@ -16,7 +16,15 @@ void peer_make_defaults(struct peer_make *k)
     k->burst = 8;
 }
 
-/* The choices with every default filled in. */
+/* A peer's segment and all that was folded meanwhile are its lag, and beyond n0 the lag divides the weight: were a
+ * segment as long as n0, a second peer would speed up nothing.  Eight of these fit into n0, if n0 leaves room for 64. */
+static uint64_t segment_default(uint64_t n0)
+{
+    return n0 <= 64 ? n0 : n0 / 8 < 64 ? 64 : n0 / 8 < 256 ? n0 / 8 : 256;
+}
+
+/* The choices with every default filled in.  n0: bench/RESULTS.md, "In-process peers": with 512 a swarm of 16 needs a
+ * twelfth of the rounds of one peer, with 64 a quarter; a peer alone learns alike. */
 static struct peer_make settled(const struct peer_make *k, uint64_t parameters)
 {
     struct peer_make s = *k;
@@ -24,15 +32,15 @@ static struct peer_make settled(const struct peer_make *k, uint64_t parameters)
     s.direction = s.direction ? s.direction : paper ? "gaussian" : "rank1";
     s.sides = s.sides ? s.sides : 2;
     s.k = s.sides == 2 ? 1 : s.k ? s.k : 7;
-    s.n0 = s.n0 ? s.n0 : 64;
-    s.steps = s.steps ? s.steps : 1000;
+    s.n0 = s.n0 ? s.n0 : paper ? 64 : 512;
+    s.steps = s.steps ? s.steps : (64000 + s.n0 - 1) / s.n0;
     s.schedule = s.schedule ? s.schedule : paper ? "constant" : "linear";
     s.pace = s.pace ? s.pace : paper ? "sync" : "async";
     s.unit = s.unit > 0 ? s.unit : paper ? 8 : 0;
     s.admission = s.admission ? s.admission : "open";
     s.eps = s.eps > 0 ? s.eps : peer_plan_eps(parameters);
     s.lr = s.lr >= 0 ? s.lr : peer_plan_lr(parameters, s.n0);
-    s.segment_max = s.segment_max ? s.segment_max : s.n0 < 256 ? s.n0 : 256;
+    s.segment_max = s.segment_max ? s.segment_max : segment_default(s.n0);
     s.records_max = s.records_max ? s.records_max : LIMIT_RECORDS_DEFAULT;
     s.seal_s = s.seal_s > 0 ? s.seal_s : 5;
     s.round_timeout_s = s.round_timeout_s > 0 ? s.round_timeout_s : 30;
