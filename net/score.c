@@ -147,7 +147,7 @@ struct net_scores_slot *net_scores_slot_of(const struct net_scores *t, uint64_t 
 const uint8_t *net_scores_slot_digest(struct net_scores_slot *s)
 {
     if (s->dirty) {
-        struct net_hash_state h;
+        struct net_hash_state h = {0};
         uint8_t hash[32];
         net_hash_start(&h);
         for (size_t p = 0; p < NET_SCORE_PARTS; p++)
@@ -208,7 +208,8 @@ static struct net_scores_slot *slot_for(struct net_scores *t, uint64_t number)
     s = calloc(1, sizeof *s);
     if (s)
         s->number = number;
-    return t->slot[at] = s;
+    t->slot[at] = s;
+    return s;
 }
 
 /* Where the score goes among the n of its part: the place of its machine's earlier one (*same), or the first that it is ahead of. */
@@ -300,7 +301,7 @@ static void id_of(const struct net_scores *t, const struct net_scores_slot *slot
         memcpy(id, t->named[at].id, 8);
         return;
     }
-    const uint8_t *all[NET_SCORE_PARTS * LIMIT_SCORE_REPORTERS];
+    const uint8_t *all[NET_SCORE_PARTS * LIMIT_SCORE_REPORTERS] = {0};
     uint32_t n = 0;
     for (size_t p = 0; p < NET_SCORE_PARTS; p++)
         for (size_t k = 0; k < slot->n_of[p]; k++)
