@@ -3,7 +3,7 @@
  *
  *     bench_learn model=DIR train=FILE eval=FILE [option=value..]      prints one JSON object per line
  *
- * Every option left out is what `onebyte init` writes.  Those that init has no flag for:
+ * Every option left out is what `onebyte init` writes, but n0 (64: budgets here are short).  Those that init has no flag for:
  *     passes     forward passes until the end (12000)           seed     0: run and data (name of the run)
  *     peers      machines that take turns (1)                   segment  records per machine and round (16)
  *     stale      rounds until a segment is folded (0)           damping  0: late records keep full weight
@@ -62,7 +62,7 @@ struct bench {
     double g2, g4, n_g, clipped; /* of finite gradients: sums of powers, count, how many beyond the byte */
 };
 
-static void die(const struct err_why *why)
+_Noreturn static void die(const struct err_why *why)
 {
     fprintf(stderr, "bench_learn: %s\n", why->text);
     exit(1);
@@ -132,7 +132,7 @@ static void check(struct options *o)
     o->segment -= o->segment % k; /* whole groups */
     (void)err_set(&why, ERR_RANGE, "a number is out of range: peers 1..%d, segment %" PRIu64 "..%d, stale 0..%d", PEERS_MAX, k,
                   SEGMENT_MAX, STALE_MAX);
-    if (o->peers < 1 || o->peers > PEERS_MAX || o->segment < 1 || o->segment > SEGMENT_MAX || o->stale > STALE_MAX || o->per < 1)
+    if (o->make.n0 < 1 || o->peers < 1 || o->peers > PEERS_MAX || o->segment < 1 || o->segment > SEGMENT_MAX || o->stale > STALE_MAX || o->per < 1)
         die(&why);
 }
 
@@ -141,6 +141,7 @@ static void parse(struct options *o, char **argv)
     struct err_why why;
     memset(o, 0, sizeof *o);
     peer_make_defaults(&o->make);
+    o->make.n0 = 64;
     o->passes = 12000;
     o->peers = o->damping = o->per = 1;
     o->segment = 16;
@@ -168,7 +169,7 @@ static uint64_t passes_per_round(const struct options *o, const struct zo_rules 
 /* init plans a run by its steps of n0 records; here the budget is in passes. */
 static uint64_t steps_for(const struct options *o)
 {
-    const uint64_t n0 = o->make.n0 ? o->make.n0 : 64, k = o->make.k ? o->make.k : 7;
+    const uint64_t n0 = o->make.n0, k = o->make.k ? o->make.k : 7;
     const uint64_t records = o->make.sides == 1 ? o->passes * k / (k + 1) : o->passes / (2 * o->per);
     return records / n0 + 1;
 }
@@ -194,7 +195,7 @@ static void start(struct bench *b)
     o->make.eval_data = o->eval;
     o->make.steps = steps_for(o);
     if (o->u > 0)
-        o->make.lr = o->u * (double)(o->make.n0 ? o->make.n0 : 64);
+        o->make.lr = o->u * (double)o->make.n0;
     if (net_start() != ERR_OK || net_identity_new(&owner) != ERR_OK || net_identity_new(&peer) != ERR_OK)
         die(&(struct err_why){.text = "libsodium did not start"});
     if (peer_make_manifest(&b->manifest, &b->made, &o->make, &owner, &why) != ERR_OK)

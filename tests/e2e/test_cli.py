@@ -245,7 +245,7 @@ def test_init_refusals(d):
 
 
 def test_a_flipped_bit_in_a_manifest_is_refused(d):
-    make_run(d)
+    make_run(d, "--steps", 1000)
     text = bytearray(read(f"{d}/run.json"))
     args = ["replay", "--manifest", f"{d}/run.json", "--ledger", f"{d}/none"]
     at = text.index(b'"steps": 1000') + 9
