@@ -25,16 +25,19 @@ def test_json_is_documented(folder, swarm):
     man = good("help", "--man", "status")
     told = set(re.findall(r"^\.B ([a-z][\w.\[\]\\-]*)$", man[man.index(".SH JSON"):], re.M))
     told = {t.replace("\\-", "-") for t in told}
-    s = swarm()
+    s = swarm("--public")
     a = s.peer("a", "--checkpoint-every", 1).start()  # not the owner's home: none is made
     b = s.peer("b", "--connect", a.address(), "--connect", "127.0.0.1:1").start()
     x = b.wait_status("a link and a failure", lambda x: len(x["peers"]) == 2 and x["records"]["own"] > 0)
     x["checkpoint"] = {"number": 1, "frontier_digest": "", "state": ""}  # as with an owner's
+    x["eval"]["points"] = [dict.fromkeys("number step loss accuracy examples total tokens nonfinite reporters compared spread".split(), 0)]
+    sums = {k: x["audit"][k] for k in ("records", "off", "unsure", "not_audited")}
+    x["audit"]["machines"] = [{"machine": "", **sums}]
     seen = names_of(x) | {"history[]"}
     assert seen - told == set() and told - seen == set(), (seen - told, told - seen)
     b.end()
     y = b.status()
-    assert y["running"] is False and names_of(y) - told - {"checkpoint", "peers[]"} == set(), names_of(y) - told
+    assert y["running"] is False and names_of(y) - told - {"checkpoint", "peers[]", "eval", "audit", "refused", "eval.points[]", "audit.machines[]"} == set(), names_of(y) - told
     assert y["records"]["own"] >= x["records"]["own"] and y["contributing"] is False
 
 
