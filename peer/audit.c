@@ -30,19 +30,11 @@ void peer_audit_collect(void *ctx, const uint8_t machine[32], const struct net_s
         w->diff = p;
         w->diff_max = n;
     }
-    struct peer_msg_fold *m = w->diff_bytes + bytes <= w->diff_bytes_max ? peer_msg_new(PEER_MSG_FOLD, bytes) : NULL;
+    struct peer_msg_fold *m =
+        w->diff_bytes + bytes <= w->diff_bytes_max ? peer_msg_fold_new(machine, s, counts, subtract) : NULL;
     w->failed = !m;
     if (!m)
         return;
-    memcpy(m->machine, machine, 32);
-    m->first_seq = s->first_seq;
-    m->step = s->step;
-    m->lag = s->lag;
-    m->count = s->count;
-    m->r_f16 = s->r_f16;
-    m->subtract = subtract;
-    memcpy(m->body, s->codes, s->count);
-    memcpy(m->body + s->count, counts, s->count);
     w->diff[w->n_diff++] = m;
     w->diff_bytes += bytes;
 }

@@ -608,6 +608,23 @@ static void take_feed(struct peer_compute *c, const struct peer_msg_feed *m)
     c->next_seq = m->next_seq;
 }
 
+struct peer_msg_fold *peer_msg_fold_new(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts, bool subtract)
+{
+    struct peer_msg_fold *m = peer_msg_new(PEER_MSG_FOLD, sizeof *m + 2 * (size_t)s->count);
+    if (!m)
+        return NULL;
+    memcpy(m->machine, machine, 32);
+    m->first_seq = s->first_seq;
+    m->step = s->step;
+    m->lag = s->lag;
+    m->count = s->count;
+    m->r_f16 = s->r_f16;
+    m->subtract = subtract;
+    memcpy(m->body, s->codes, s->count);
+    memcpy(m->body + s->count, counts, s->count);
+    return m;
+}
+
 static void take(struct peer_compute *c, struct peer_msg *m)
 {
     switch (m->kind) {

@@ -50,6 +50,10 @@ struct peer_msg_fold {
     uint8_t body[]; /* codes [count], then counts [count] */
 };
 
+struct net_segment;
+/* The folding, or subtracting, of one segment; counts [count] as net_action has them.  NULL: no memory. */
+struct peer_msg_fold *peer_msg_fold_new(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts, bool subtract);
+
 struct peer_msg_mark {
     struct peer_msg head;
     uint64_t step;       /* of the clock; in sync runs: the round to measure */

@@ -15,17 +15,8 @@ static const uint64_t disk_quiet_ns = 30 * NS;  /* a relay's batches succeeded f
 struct peer_msg_fold *daemon_fold_message(const uint8_t machine[32], const struct net_segment *s, const uint8_t *counts,
                                           bool subtract)
 {
-    struct peer_msg_fold *m = peer_msg_new(PEER_MSG_FOLD, sizeof *m + 2 * (size_t)s->count);
+    struct peer_msg_fold *m = peer_msg_fold_new(machine, s, counts, subtract);
     ENSURE(m != NULL); /* a fold lost would be a wrong state */
-    memcpy(m->machine, machine, 32);
-    m->first_seq = s->first_seq;
-    m->step = s->step;
-    m->lag = s->lag;
-    m->count = s->count;
-    m->r_f16 = s->r_f16;
-    m->subtract = subtract;
-    memcpy(m->body, s->codes, s->count);
-    memcpy(m->body + s->count, counts, s->count);
     return m;
 }
 
