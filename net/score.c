@@ -5,7 +5,7 @@
 
 enum { AT_NUMBER = 1, AT_CHECKPOINT = 9, AT_MACHINE = 54, AT_SIG = 86, COMMON_REPORTERS = 3, REMEMBERED = 3, RANKS_MAX = 6 };
 static const double nats_unit = 1.0 / (1 << NET_SCORE_NATS_BITS);
-#define SUM_MAX ((uint64_t)1 << 56) /* of tokens or nats in one part: sums of all parts and reporters fit */
+#define SUM_MAX ((uint64_t)1 << 56) /* of terms or nats in one part: sums of all parts and reporters fit */
 
 /* ---- one score ---- */
 
@@ -26,15 +26,15 @@ enum err net_score_parse(struct net_score *s, const uint8_t *p, size_t n)
     got.part = p[21];
     got.total = (uint32_t)bytes_get_le(p + 22, 4);
     got.finite = (uint32_t)bytes_get_le(p + 26, 4);
-    got.tokens = bytes_get_le(p + 30, 8);
+    got.terms = bytes_get_le(p + 30, 8);
     got.nats = bytes_get_le(p + 38, 8);
     got.choices = (uint32_t)bytes_get_le(p + 46, 4);
     got.correct = (uint32_t)bytes_get_le(p + 50, 4);
     memcpy(got.machine, p + AT_MACHINE, 32);
     memcpy(got.sig, p + AT_SIG, 64);
     const uint32_t size = net_score_first(got.total, got.part + 1) - net_score_first(got.total, got.part);
-    if (size == 0 || got.finite > size || got.choices > size || got.correct > got.choices || got.tokens > SUM_MAX ||
-        got.nats > SUM_MAX || got.tokens < got.finite || (got.finite == 0 && (got.tokens > 0 || got.nats > 0)))
+    if (size == 0 || got.finite > size || got.choices > size || got.correct > got.choices || got.terms > SUM_MAX ||
+        got.nats > SUM_MAX || got.terms < got.finite || (got.finite == 0 && (got.terms > 0 || got.nats > 0)))
         return ERR_PROTO;
     *s = got;
     return ERR_OK;
@@ -49,7 +49,7 @@ void net_score_write(uint8_t p[NET_SCORE_BYTES], const struct net_score *s)
     bytes_put_le(p + 21, s->part, 1);
     bytes_put_le(p + 22, s->total, 4);
     bytes_put_le(p + 26, s->finite, 4);
-    bytes_put_le(p + 30, s->tokens, 8);
+    bytes_put_le(p + 30, s->terms, 8);
     bytes_put_le(p + 38, s->nats, 8);
     bytes_put_le(p + 46, s->choices, 4);
     bytes_put_le(p + 50, s->correct, 4);
@@ -318,7 +318,7 @@ static void id_of(const struct net_scores *t, const struct net_scores_slot *slot
 }
 
 struct gathering {
-    double nats, tokens, correct, choices;
+    double nats, terms, correct, choices;
     const uint8_t *seen[NET_SCORE_PARTS * LIMIT_SCORE_REPORTERS];
 };
 
@@ -333,18 +333,18 @@ static void reporter(struct gathering *g, struct net_score_point *out, const uin
 /* One part: the mean of its reporters. */
 static void gather(struct gathering *g, struct net_score_point *out, const struct net_scores_slot *slot, size_t p, const uint8_t id[8])
 {
-    double nats = 0, tokens = 0, correct = 0, choices = 0, low = INFINITY, high = -INFINITY;
+    double nats = 0, terms = 0, correct = 0, choices = 0, low = INFINITY, high = -INFINITY;
     struct net_score s;
     uint32_t n = 0;
     for (size_t k = 0; k < slot->n_of[p]; k++) {
         entry_get(&s, &slot->of[p][k]);
         if (memcmp(s.checkpoint, id, 8) != 0 || (out->parts > 0 && s.total != out->total))
             continue;
-        const double loss = (double)s.nats * nats_unit / (double)s.tokens; /* NaN: none was finite */
+        const double loss = (double)s.nats * nats_unit / (double)s.terms; /* NaN: none was finite */
         low = fmin(low, loss);
         high = fmax(high, loss);
         nats += (double)s.nats * nats_unit;
-        tokens += (double)s.tokens;
+        terms += (double)s.terms;
         correct += s.correct;
         choices += s.choices;
         if (n++ == 0) {
@@ -354,14 +354,14 @@ static void gather(struct gathering *g, struct net_score_point *out, const struc
             out->step = s.step;
             out->examples += size;
             out->nonfinite += size - s.finite;
-            out->tokens += s.tokens;
+            out->terms += s.terms;
         }
         reporter(g, out, machine_of(&slot->of[p][k]));
     }
     if (n == 0)
         return;
     g->nats += nats / n;
-    g->tokens += tokens / n;
+    g->terms += terms / n;
     g->correct += correct / n;
     g->choices += choices / n;
     if (n > 1 && high >= low) {
@@ -388,7 +388,7 @@ bool net_scores_point(const struct net_scores *t, uint64_t from, struct net_scor
     id_of(t, slot, id);
     for (size_t p = 0; p < NET_SCORE_PARTS; p++)
         gather(&g, out, slot, p, id);
-    out->loss = g.nats / g.tokens;
+    out->loss = g.nats / g.terms;
     out->accuracy = g.choices > 0 ? g.correct / g.choices : (double)NAN;
     return true;
 }

@@ -78,10 +78,15 @@ static int print_text(const struct peer_eval *r, const struct peer_answers *a)
                r->examples);
         return PEER_EXIT_OK;
     }
-    printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64
-           " examples\n",
-           r->loss_token_mean, r->tokens, r->loss_example_mean, r->examples);
-    printf("perplexity %.6g\n", exp(r->loss_token_mean));
+    if (r->choices == r->examples) { /* the tokens of wrong choices ought to lose: no mean over all */
+        printf("loss      %.6f mean over %" PRIu64 " examples with choices\n", r->loss_example_mean,
+               r->examples);
+    } else {
+        printf("loss      %.6f nats per token (%" PRIu64 " tokens), %.6f mean over %" PRIu64
+               " examples\n",
+               r->loss_token_mean, r->tokens, r->loss_example_mean, r->examples);
+        printf("perplexity %.6g\n", exp(r->loss_token_mean));
+    }
     if (r->choices)
         printf("accuracy  %.2f %% (%" PRIu64 " of %" PRIu64 ")\n", 100 * r->accuracy, r->correct,
                r->choices);

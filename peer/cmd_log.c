@@ -73,7 +73,7 @@ static bool print_segment(void *ctx, const uint8_t machine[32], const uint8_t *w
 static bool print_score(struct printer *p, const struct net_score *s)
 {
     char hex[65];
-    const double loss = ldexp((double)s->nats, -NET_SCORE_NATS_BITS) / (double)s->tokens;
+    const double loss = ldexp((double)s->nats, -NET_SCORE_NATS_BITS) / (double)s->terms;
     net_hex(hex, s->machine, 32);
     if (p->v->machine && strncmp(hex, p->v->machine, strlen(p->v->machine)) != 0)
         return true;
@@ -81,12 +81,12 @@ static bool print_score(struct printer *p, const struct net_score *s)
     if (p->v->common.json)
         return !(p->failed = peer_json_print(json_pack("{s:s, s:s, s:I, s:I, s:i, s:o, s:I, s:I}", "kind", "score", "machine", hex,
                                                        "number", (json_int_t)s->number, "step", (json_int_t)s->step, "part",
-                                                       (int)s->part, "loss", peer_json_real(loss), "tokens",
-                                                       (json_int_t)s->tokens, "finite", (json_int_t)s->finite)) !=
+                                                       (int)s->part, "loss", peer_json_real(loss), "terms",
+                                                       (json_int_t)s->terms, "finite", (json_int_t)s->finite)) !=
                              PEER_EXIT_OK);
     return !(p->failed = printf("%-20s  %.8s  score of checkpoint %" PRIu64 " part %" PRIu32 ": loss %.6g over %" PRIu64
-                                " tokens, self-reported\n",
-                                "-", hex, s->number, s->part, loss, s->tokens) < 0);
+                                " terms, self-reported\n",
+                                "-", hex, s->number, s->part, loss, s->terms) < 0);
 }
 
 static bool print_control(void *ctx, const uint8_t *frame, size_t n)

@@ -202,7 +202,7 @@ static void print_eval(FILE *out, const json_t *eval)
     else
         fprintf(out, "  eval curve    -");
     if (isfinite(number(eval, "loss")))
-        fprintf(out, "  %.5f nats per token at step %.0f", number(eval, "loss"), number(eval, "step"));
+        fprintf(out, "  %.5f nats at step %.0f", number(eval, "loss"), number(eval, "step"));
     fprintf(out, "\n                checkpoint %.0f: %.0f of %.0f examples, self-reported by %.0f machine%s", number(p, "number"),
             number(p, "examples"), number(p, "total"), number(p, "reporters"), number(p, "reporters") == 1 ? "" : "s");
     if (isfinite(number(p, "spread")))

@@ -94,7 +94,7 @@ struct peer_msg_eval {
 
 struct peer_msg_evaled {
     struct peer_msg head;
-    uint64_t number, tokens;
+    uint64_t number, terms;
     uint32_t part, step, total, finite, choices, correct;
     double nats, seconds;
     enum err code; /* not ERR_OK: nothing was scored; why says */

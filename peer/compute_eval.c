@@ -1,4 +1,5 @@
 #include "peer/compute_eval.h"
+#include "peer/device.h"
 #include <math.h>
 #include <onebyte/net/score.h>
 #include <stdlib.h>
@@ -126,12 +127,14 @@ enum err peer_evaluation_begin(struct peer_evaluation *v, struct peer_engine *e)
     return v->next < v->end ? move(v, e, true) : ERR_OK;
 }
 
+/* An example with choices is one term, its loss over them: the tokens of the wrong ones ought to lose. */
 static void count(struct peer_msg_evaled *a, const struct zo_loss *l)
 {
     if (isfinite(l->loss) && isfinite(l->nats)) {
+        const double nats = l->correct >= 0 ? l->loss : l->nats;
         a->finite++;
-        a->tokens += l->n_tokens;
-        a->nats += l->nats > 0 ? l->nats : 0;
+        a->terms += l->correct >= 0 ? 1 : l->n_tokens;
+        a->nats += nats > 0 ? nats : 0;
     }
     a->choices += l->correct >= 0;
     a->correct += l->correct > 0;
@@ -145,7 +148,7 @@ enum err peer_evaluation_turn(struct peer_evaluation *v, struct peer_engine *e, 
         const uint32_t n = v->end - v->next < v->batch ? v->end - v->next : (uint32_t)v->batch;
         for (uint32_t i = 0; i < n; i++)
             v->passes[i] = (struct zo_pass){.example = zo_dataset_get(v->data, v->next + i)};
-        a->code = zo_model_losses(e->model, v->passes, n, v->losses, e->kernels, e->pool);
+        a->code = peer_engine_losses(e, v->passes, n, v->losses);
         if (a->code == ERR_NOMEM && v->batch > 1) {
             v->batch /= 2;
             a->code = ERR_OK;

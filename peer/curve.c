@@ -9,7 +9,7 @@ static json_t *point_json(const struct net_score_point *p)
 {
     return json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "number", (json_int_t)p->number, "step",
                      (json_int_t)p->step, "loss", peer_json_real(p->loss), "accuracy", peer_json_real(p->accuracy), "examples",
-                     (json_int_t)p->examples, "total", (json_int_t)p->total, "tokens", (json_int_t)p->tokens, "nonfinite",
+                     (json_int_t)p->examples, "total", (json_int_t)p->total, "terms", (json_int_t)p->terms, "nonfinite",
                      (json_int_t)p->nonfinite, "reporters", (json_int_t)p->reporters, "compared", (json_int_t)p->compared,
                      "spread", peer_json_real(p->spread));
 }

@@ -9,8 +9,8 @@
 enum { PEER_CURVE_WIDTH = 40, PEER_CURVE_BYTES = 3 * PEER_CURVE_WIDTH + 1 };
 
 /* {"self_reported": true, "loss": of the newest whole checkpoint or null, "step", "points": [{number, step, loss, accuracy,
- * examples, total, tokens, nonfinite, reporters, compared, spread}, ..]}: loss in nats per token, all parts weighted by their
- * tokens; whole: every example was scored. */
+ * examples, total, terms, nonfinite, reporters, compared, spread}, ..]}: loss in nats per term (a counted token, or an example
+ * with choices), all parts weighted by their terms; whole: every example was scored. */
 json_t *peer_curve_json(const struct net_scores *t);
 /* y [n] as at most PEER_CURVE_WIDTH characters (neighbours averaged when there are more), low to high: eight block heights, or
  * without utf8 the marks _.-=+*%#.  A flat curve is all low.  Returns the characters. */

@@ -146,7 +146,7 @@ void daemon_eval_take(struct daemon *d, const struct peer_msg_evaled *m)
     char quoted[sizeof m->why.text];
     uint8_t frame[NET_SCORE_BYTES];
     struct net_score s = {.number = m->number, .step = m->step, .part = m->part, .total = m->total, .finite = m->finite,
-                          .tokens = m->tokens, .choices = m->choices, .correct = m->correct};
+                          .terms = m->terms, .choices = m->choices, .correct = m->correct};
     d->eval.busy = false;
     d->eval.tick_ns = 0;
     if (m->code != ERR_OK) {
@@ -167,7 +167,7 @@ void daemon_eval_take(struct daemon *d, const struct peer_msg_evaled *m)
     const enum err e = net_gossip_control(d->gossip, frame, sizeof frame, daemon_now());
     daemon_actions(d);
     peer_log(PEER_DEBUG, "eval", "checkpoint=%" PRIu64 " part=%u loss=%.6g s=%.3f taken=%s", m->number, m->part,
-             m->tokens ? m->nats / (double)m->tokens : (double)NAN, m->seconds, e == ERR_OK ? "yes" : "no");
+             m->terms ? m->nats / (double)m->terms : (double)NAN, m->seconds, e == ERR_OK ? "yes" : "no");
 }
 
 bool daemon_eval_pending(struct daemon *d)

@@ -157,8 +157,8 @@ static void curve(FILE *out, const double *y, size_t n, int top, double lo, doub
 
 static void panel(FILE *out, const struct peer_plot *p, int i)
 {
-    static const char *const titles[] = {"loss on training examples, nats per token",
-                                         "loss of checkpoints on the eval set, self-reported, nats per token",
+    static const char *const titles[] = {"loss on training examples, nats",
+                                         "loss of checkpoints on the eval set, self-reported, nats",
                                          "gradients per second", "bytes in segments, total",
                                          "peers that contributed"};
     double y[PEER_PLOT_BINS], lo = INFINITY, hi = -INFINITY;

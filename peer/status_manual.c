@@ -2,7 +2,7 @@
 
 const struct peer_manual peer_status_manual[PEER_STATUS_MANUAL] = {
     {NULL, "One object. Within one version fields are added and never change their meaning or vanish. null: not known, or does not "
-           "apply. Sizes are bytes, times seconds, losses nats per token; ids and digests hexadecimal."},
+           "apply. Sizes are bytes, times seconds, losses nats per token, or per example with choices; ids and digests hexadecimal."},
     {"version", "1"},
     {"ok", "true: the running peer answered; absent when the ledger was read instead"},
     {"running", "false: no peer runs in this home, and this is what the ledger and its last status say"},
@@ -48,11 +48,11 @@ const struct peer_manual peer_status_manual[PEER_STATUS_MANUAL] = {
     {"eval.step", "that checkpoint's step"},
     {"eval.points[].number", "a checkpoint's"},
     {"eval.points[].step", "of the run at that checkpoint"},
-    {"eval.points[].loss", "mean over the tokens of the parts scored so far"},
+    {"eval.points[].loss", "mean over the terms of the parts scored so far"},
     {"eval.points[].accuracy", "of examples with choices or labels"},
     {"eval.points[].examples", "scored"},
     {"eval.points[].total", "examples of the eval set"},
-    {"eval.points[].tokens", "counted in the loss"},
+    {"eval.points[].terms", "what the loss is the mean of: counted tokens; an example with choices is one"},
     {"eval.points[].nonfinite", "examples whose loss was not finite"},
     {"eval.points[].reporters", "machines that scored"},
     {"eval.points[].compared", "parts that more than one machine scored"},

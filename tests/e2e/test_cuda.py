@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """A peer whose state and forward pass are on a device ends with the same bits as a CPU peer.  The device is the real plug-in's
 kernels run on the CPU (tests/cuda/emulate.c), found where a GPU's plug-in would be: beside the program."""
+import json
 import os
 import shutil
 import subprocess
 import sys
 
 import lib
-from lib import LIMIT_S, Skip, call, good, main, same, settle
+from lib import LIMIT_S, Skip, call, good, good_json, main, same, settle
 
 EMULATED = os.path.abspath("build/cuda/emulated/libonebyte_cuda.so")
 PROGRAM = lib.ONEBYTE
@@ -47,6 +48,24 @@ def test_a_gpu_peer_and_a_cpu_peer_agree(folder, swarm):
     assert same([a.last(), b.last()]) and b.replay()["digest"] == last[0]["digest"]
 
 
+def test_a_gpu_peer_scores_what_it_trained(folder, swarm):
+    """The curve's last point, measured on the device at its own state, is what the CPU measures of the rebuilt checkpoint."""
+    texts = f"{folder}/texts.jsonl"
+    with open(f"{lib.DEMO}/eval.jsonl", encoding="utf-8") as f, open(texts, "w", encoding="utf-8") as g:
+        for line, _ in zip(f, range(16)):
+            x = json.loads(line)
+            g.write(json.dumps({"text": x["prompt"] + x["choices"][x["label"]]}) + "\n")
+    s = swarm(*SMALL, "--steps", 6, "--lr", 0.3, "--eval-data", texts)
+    a = s.peer("owner", "--checkpoint-every", 3, "--drain", 200, data=False).start()  # names the states, scores nothing
+    b = start_with(with_plugin(folder), s.peer("gpu", "--connect", a.address(), "--eval-data", texts, "--precision", "fp32", "--drain", 200))
+    assert b.ended() == 0 and a.ended() == 0, (a.log(), b.log())
+    point = a.last()["eval"]["points"][-1]
+    base, alone = (good_json("eval", *of, "--data", texts) for of in (("--model", f"{lib.DEMO}/model"),
+                                                                     ("--home", a.home, "--checkpoint", "last")))
+    assert (point["number"], point["examples"], point["terms"]) == (a.last()["checkpoint"]["number"], 16, alone["tokens"]), point
+    assert abs(point["loss"] - alone["loss_token_mean"]) < 1e-4 < abs(base["loss_token_mean"] - alone["loss_token_mean"]), (point, base, alone)
+
+
 def test_without_a_device(folder, swarm):
     """A plug-in that does not load: auto says why and takes the CPU; asked for, it is an error."""
     s = swarm(*SMALL)
@@ -83,5 +102,5 @@ def test_the_plugin_compiles(folder, swarm):
 
 
 if __name__ == "__main__":
-    sys.exit(main([test_a_gpu_peer_and_a_cpu_peer_agree, test_without_a_device,
+    sys.exit(main([test_a_gpu_peer_and_a_cpu_peer_agree, test_a_gpu_peer_scores_what_it_trained, test_without_a_device,
                    test_the_plugin_compiles]))

@@ -35,9 +35,9 @@ def test_the_curve_ends_at_the_final_model(folder, swarm):
     assert points[-1]["step"] == last["step"] == 40
     # What the machines report together is what one of them measures alone, at a state rebuilt from the base model.
     alone = good_json("eval", "--home", others[0].home, "--data", f"{DEMO}/eval.jsonl", "--checkpoint", "last")
-    assert abs(points[-1]["loss"] - alone["loss_token_mean"]) < 1e-5
+    assert abs(points[-1]["loss"] - alone["loss_example_mean"]) < 1e-5
     assert abs(points[-1]["accuracy"] - alone["accuracy"]) < 1e-6
-    assert points[-1]["tokens"] == alone["tokens"]
+    assert points[-1]["terms"] == alone["examples"] == EXAMPLES  # each with choices: one term
     assert last["eval"]["self_reported"] is True and last["eval"]["loss"] == points[-1]["loss"]
     for p in others: # the final model is the last checkpoint, everywhere
         assert p.last()["eval"]["points"][-1] == points[-1]
@@ -101,7 +101,7 @@ def test_sync_rounds_dense_directions_and_adapters(folder, swarm):
     points = whole(x)
     assert points and points[-1]["number"] == x["checkpoint"]["number"] and points == whole(y), x["eval"]
     alone = good_json("eval", "--home", b.home, "--data", f"{DEMO}/eval.jsonl", "--checkpoint", "last")
-    assert abs(points[-1]["loss"] - alone["loss_token_mean"]) < 1e-5
+    assert abs(points[-1]["loss"] - alone["loss_example_mean"]) < 1e-5
 
 
 def test_only_the_runs_eval_set_is_taken(folder, swarm):

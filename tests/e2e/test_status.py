@@ -30,7 +30,7 @@ def test_json_is_documented(folder, swarm):
     b = s.peer("b", "--connect", a.address(), "--connect", "127.0.0.1:1").start()
     x = b.wait_status("a link and a failure", lambda x: len(x["peers"]) == 2 and x["records"]["own"] > 0)
     x["checkpoint"] = {"number": 1, "frontier_digest": "", "state": ""}  # as with an owner's
-    x["eval"]["points"] = [dict.fromkeys("number step loss accuracy examples total tokens nonfinite reporters compared spread".split(), 0)]
+    x["eval"]["points"] = [dict.fromkeys("number step loss accuracy examples total terms nonfinite reporters compared spread".split(), 0)]
     sums = {k: x["audit"][k] for k in ("records", "off", "unsure", "not_audited")}
     x["audit"]["machines"] = [{"machine": "", **sums}]
     seen = names_of(x) | {"history[]"}

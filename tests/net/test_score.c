@@ -11,7 +11,7 @@
 static struct net_score made(struct few_key *k, const struct net_rules *r, uint64_t number, uint32_t part, double loss)
 {
     struct net_score s = {.number = number, .checkpoint = {(uint8_t)number}, .step = (uint32_t)number * 10, .part = part, .total = 160,
-                          .finite = 10, .tokens = 100, .choices = 10, .correct = 5};
+                          .finite = 10, .terms = 100, .choices = 10, .correct = 5};
     const struct net_identity i = few_identity(k);
     s.nats = (uint64_t)(loss * 100 * (1 << NET_SCORE_NATS_BITS));
     net_score_sign(&s, r, &i);
@@ -72,7 +72,7 @@ static void impossible_sums_are_refused(void **state)
     bad[0].finite = 11;                      /* more than the part has */
     bad[1].choices = 11;
     bad[2].correct = 11;
-    bad[3].tokens = 9;                       /* less than one a loss */
+    bad[3].terms = 9;                       /* less than one a loss */
     bad[4].finite = 0;                       /* nats of nothing */
     bad[5].part = 16;
     bad[6].total = 15;                       /* part 0 is then empty */
@@ -159,7 +159,7 @@ static void parts_are_weighted_by_tokens(void **state)
     struct net_score s[4] = {made(&a, &r, 1, 0, 2), made(&a, &r, 1, 1, 4), made(&b, &r, 1, 1, 5), made(&c, &r, 1, 1, 100)};
     (void)state;
     struct net_scores *t = table(1);
-    s[0].tokens = 300; /* nats 200: a loss of 2/3 */
+    s[0].terms = 300; /* nats 200: a loss of 2/3 */
     s[0].finite = 9;
     net_score_sign(&s[0], &r, &i);
     s[3].checkpoint[0] ^= 1; /* of another state under the same number: not shown */

@@ -102,7 +102,7 @@ def test_three_machines(folder, swarm):
         wait(f"{m.name} to contribute", lambda m=m: m.runs[0][1].poll() is None and os.path.exists(f"{m.home}/.local/state/onebyte/control.sock") and
              m.status()["contributing"])
     wait("all to be linked", lambda: all(len([p for p in m.status()["peers"] if p["id"]]) >= 1 for m in machines))
-    wait("a tenth of the run", lambda: machines[0].status()["step"] >= 100)
+    wait("half the run", lambda: machines[0].status()["step"] >= 500)
     told = machines[0].do("onebyte status")
     for m in machines:
         for command in todo["any"]:

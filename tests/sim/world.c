@@ -873,7 +873,7 @@ static void score(struct world *w, uint32_t i)
                                      draw(w, 4) ? SECOND : 0, SECOND);
     if (part < 0 || !rebuild(w, i, k))
         return;
-    struct net_score s = {.number = c.number, .part = (uint32_t)part, .total = 64, .finite = 4, .tokens = 40};
+    struct net_score s = {.number = c.number, .part = (uint32_t)part, .total = 64, .finite = 4, .terms = 40};
     struct net_identity identity = {.sk = w->keys[p->key].sk};
     memcpy(identity.id, w->keys[p->key].id, 32);
     memcpy(s.checkpoint, k->id, 8);

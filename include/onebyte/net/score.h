@@ -4,8 +4,8 @@
  * Parts    the eval set's `total` examples are cut into NET_SCORE_PARTS runs of neighbours: part p begins at floor(total p / 16).
  * FRAME (the ledger keeps it among the control events), little-endian:
  *   0 kind u8 = 5 · 1 checkpoint number u64 · 9 first 8 bytes of its id · 17 step u32 · 21 part u8 · 22 total u32 · 26 finite u32:
- *   examples with a finite loss · 30 tokens u64, of those · 38 nats u64, their sum in 2^-20 · 46 choices u32: examples that have
- *   choices · 50 correct u32, of those · 54 machine [32] · 86 signature [64]
+ *   examples with a finite loss · 30 terms u64 of those: counted tokens, but one for an example with choices (its loss over them) ·
+ *   38 nats u64, their sum in 2^-20 · 46 choices u32: examples that have choices · 50 correct u32, of those · 54 machine [32] · 86 signature [64]
  * Signed bytes: "onebyte/1 score\0", run id, bytes 1 .. 85 of the frame.  id: BLAKE2b of them.
  * Table    of the last LIMIT_SCORE_CHECKPOINTS numbers up to the last checkpoint known, per part the LIMIT_SCORE_REPORTERS
  *          machines of lowest rank (a hash of number, part and machine), of each the score of lowest id: a function of the set of
@@ -27,7 +27,7 @@ struct net_score {
     uint64_t number;
     uint8_t checkpoint[8];
     uint32_t step, part, total, finite;
-    uint64_t tokens, nats;
+    uint64_t terms, nats;
     uint32_t choices, correct;
     uint8_t machine[32], sig[64];
 };
@@ -52,15 +52,15 @@ NODISCARD enum err net_scores_take(struct net_scores *t, const struct net_rules 
 /* The machine is cut: what it said is dropped.  (The caller refuses what it says later.) */
 void net_scores_forget(struct net_scores *t, const uint8_t machine[32]);
 
-/* One checkpoint as the reporters tell it: each part the mean of those who scored it, the parts weighted by their tokens. */
+/* One checkpoint as the reporters tell it: each part the mean of those who scored it, the parts weighted by their terms. */
 struct net_score_point {
     uint64_t number;
     uint32_t step, parts, total, examples, nonfinite; /* parts: with a report; examples: in them */
-    uint64_t tokens;
-    double loss, accuracy; /* nats per token, NaN if there are none; of the examples that have choices, else NaN */
+    uint64_t terms;
+    double loss, accuracy; /* nats per term, NaN if there are none; of the examples that have choices, else NaN */
     uint32_t reporters;    /* different machines */
     uint32_t compared;     /* parts that two or more machines scored .. */
-    double spread;         /* .. and the largest difference of their losses, nats per token; NaN if none */
+    double spread;         /* .. and the largest difference of their losses, nats per term; NaN if none */
 };
 /* The first checkpoint with scores and a number >= from; false: none. */
 bool net_scores_point(const struct net_scores *t, uint64_t from, struct net_score_point *out);
