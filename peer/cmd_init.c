@@ -13,6 +13,7 @@ struct values {
     struct peer_common common;
     struct peer_make make;
     const char *out, *address;
+    bool explain;
 };
 
 static int report(const struct values *v, const struct peer_manifest *m,
@@ -26,18 +27,24 @@ static int report(const struct values *v, const struct peer_manifest *m,
     peer_invite_print(link, &invite);
     net_hex(run_id, m->run_id, 32);
     net_hex(owner, m->net.owner, 32);
-    if (v->common.json)
+    if (v->common.json) {
+        json_t *reasons = v->explain ? json_object() : NULL;
+        for (size_t i = 0; reasons && i < made->n_reasons; i++)
+            (void)json_object_set_new(reasons, made->reasons[i].what, json_string(made->reasons[i].text.text));
         return peer_json_print(
-            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "run_id", run_id,
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:o*}", "run_id", run_id,
                       "manifest", v->out, "owner", owner, "invite", link, "parameters",
                       (json_int_t)made->parameters, "tensors", (json_int_t)m->rules.n_tensors,
                       "steps", (json_int_t)m->rules.steps, "n0", (json_int_t)m->rules.n0, "lr",
-                      m->lr, "eps", made->eps, "coef_min", (json_int_t)made->coef_min));
+                      m->lr, "eps", made->eps, "coef_min", (json_int_t)made->coef_min, "why", reasons));
+    }
     printf("run id    %s\nmanifest  %s (signed by %.8s)\ninvite    %s\nmodel     %" PRIu64
            " parameters in %" PRIu32 " tensors\nplan      %" PRIu64 " steps of %" PRIu64
            " records, lr %g (%s), eps %g\n",
            run_id, v->out, owner, link, made->parameters, m->rules.n_tensors, m->rules.steps,
            m->rules.n0, m->lr, m->schedule, made->eps);
+    for (size_t i = 0; v->explain && i < made->n_reasons; i++)
+        printf("%s%-11s %s\n", i ? "" : "\nWhy\n", made->reasons[i].what, made->reasons[i].text.text);
     return PEER_EXIT_OK;
 }
 
@@ -116,9 +123,9 @@ static const struct peer_option options[] = {
      "losses per direction: 2 is two-sided, 1 shares one plain pass (default: 2)", 1, 2},
     {"directions", PEER_U64, AT(k), "K", "directions per example, with --sides 1 (default: 7)", 2,
      LIMIT_SEGMENT_COUNT},
-    {"eps", PEER_F64, AT(eps), "X", "size of the probe (default: by the model's size)", 1e-8, 1},
+    {"eps", PEER_F64, AT(eps), "X", "how far a direction is tried (default: half the noise the model bears, 0.001 to 0.01)", 1e-8, 1},
     {"lr", PEER_F64, AT(lr), "X",
-     "step per n0 records; 0 learns nothing (default: by the model's size)", 0, 1e6},
+     "step per n0 records; 0 learns nothing (default: measured, by how much noise the model bears)", 0, 1e6},
     {"schedule", PEER_CHOICE, AT(schedule), "constant|linear|cosine|rex",
      "how lr falls (default: linear)", 0, 0},
     {"warmup", PEER_U64, AT(warmup), "STEPS", "steps over which lr rises (default: 0)", 0,
@@ -158,6 +165,7 @@ static const struct peer_option options[] = {
      "whose records count (default: open)", 0, 0},
     {"allow", PEER_LIST, AT(allow), "ID", "with --admission allow: a machine id; may be repeated",
      0, 0},
+    {"explain", PEER_FLAG, offsetof(struct values, explain), NULL, "say why each choice is as it is", 0, 0},
     {"address", PEER_TEXT, offsetof(struct values, address), "HOST:PORT",
      "where your peer will listen, for the invite (default: 127.0.0.1:7117)", 0, 0},
 };

@@ -1,6 +1,7 @@
 #include "peer/make.h"
 #include "peer/json_out.h"
 #include "peer/plan.h"
+#include "peer/probe.h"
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -8,6 +9,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { PROBE_LIMIT_S = 120 };
 
 void peer_make_defaults(struct peer_make *k)
 {
@@ -23,9 +26,9 @@ static uint64_t segment_default(uint64_t n0)
     return n0 <= 64 ? n0 : n0 / 8 < 64 ? 64 : n0 / 8 < 256 ? n0 / 8 : 256;
 }
 
-/* The choices with every default filled in.  n0: bench/RESULTS.md, "In-process peers": with 512 a swarm of 16 needs a
- * twelfth of the rounds of one peer, with 64 a quarter; a peer alone learns alike. */
-static struct peer_make settled(const struct peer_make *k, uint64_t parameters)
+/* The choices with every default filled in but eps and lr, which are measured.  n0: bench/RESULTS.md, "Peers": with 512 a
+ * swarm of 16 needs a twelfth of the rounds of one peer, with 64 a quarter; a peer alone learns alike. */
+static struct peer_make settled(const struct peer_make *k)
 {
     struct peer_make s = *k;
     const bool paper = s.preset != NULL; /* the only one */
@@ -38,8 +41,6 @@ static struct peer_make settled(const struct peer_make *k, uint64_t parameters)
     s.pace = s.pace ? s.pace : paper ? "sync" : "async";
     s.unit = s.unit > 0 ? s.unit : paper ? 8 : 0;
     s.admission = s.admission ? s.admission : "open";
-    s.eps = s.eps > 0 ? s.eps : peer_plan_eps(parameters);
-    s.lr = s.lr >= 0 ? s.lr : peer_plan_lr(parameters, s.n0);
     s.segment_max = s.segment_max ? s.segment_max : segment_default(s.n0);
     s.records_max = s.records_max ? s.records_max : LIMIT_RECORDS_DEFAULT;
     s.seal_s = s.seal_s > 0 ? s.seal_s : 5;
@@ -55,6 +56,17 @@ __attribute__((format(printf, 2, 3))) static void note(struct peer_made *made, c
         return;
     va_start(args, format);
     (void)vsnprintf(made->notes[made->n_notes++].text, sizeof made->notes[0].text, format, args);
+    va_end(args);
+}
+
+__attribute__((format(printf, 3, 4))) static void because(struct peer_made *made, const char *what, const char *format, ...)
+{
+    va_list args;
+    ENSURE(made->n_reasons < PEER_REASONS_MAX);
+    struct peer_reason *r = &made->reasons[made->n_reasons++];
+    r->what = what;
+    va_start(args, format);
+    (void)vsnprintf(r->text.text, sizeof r->text.text, format, args);
     va_end(args);
 }
 
@@ -308,9 +320,9 @@ static enum err write_text(char **text, size_t *n, const struct peer_make *s,
     return e;
 }
 
-/* Every line of a data file is read as training will read it; then only its digest is kept. */
+/* Every line of a data file is read as training will read it.  *keep (if not NULL) has it then, to be freed by the caller. */
 static enum err check_data(const struct peer_engine *e, const struct peer_make *k, const char *path,
-                           struct peer_made *made, struct err_why *why)
+                           struct zo_dataset **keep, struct peer_made *made, struct err_why *why)
 {
     struct zo_dataset *d = NULL;
     const uint32_t context = zo_model_context(e->model);
@@ -320,11 +332,14 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
         return ERR_OK;
     TRY(zo_dataset_open(&d, path, e->tokenizer, length, why));
     const uint64_t n = zo_dataset_size(d), cut = zo_dataset_cut_examples(d);
-    const enum err fits = peer_engine_fits(e, d, path, why);
-    zo_dataset_free(d);
-    TRY(fits);
-    if (n == 0)
-        return err_set(why, ERR_FORMAT, "%s holds no examples", path);
+    enum err code = peer_engine_fits(e, d, path, why);
+    if (code == ERR_OK && n == 0)
+        code = err_set(why, ERR_FORMAT, "%s holds no examples", path);
+    if (code == ERR_OK && keep)
+        *keep = d;
+    else
+        zo_dataset_free(d);
+    TRY(code);
     if (cut)
         note(made,
              "%s: %" PRIu64 " of %" PRIu64 " examples are longer than %" PRIu32
@@ -333,11 +348,10 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
     return ERR_OK;
 }
 
-static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct peer_make *k,
-                           struct zo_model *model, struct peer_made *made, struct err_why *why)
+static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct peer_make *k, struct zo_model *model,
+                           struct err_why *why)
 {
     struct zo_lora lora;
-    uint64_t parameters = 0;
     TRY(zo_lora_parse(&lora, k->trainable, why));
     TRY(zo_model_trainable_of(model, k->trainable, &r->tensors, &r->n_tensors, why));
     /* What is trained is looked at below; a frozen NaN would make every record of the run void. */
@@ -345,23 +359,102 @@ static enum err make_rules(struct zo_rules *r, struct peer_make *s, const struct
     if (bad)
         return not_finite(bad, why);
     r->lora_scale = lora.r ? (float)(lora.alpha / lora.r) : 0.0f;
-    for (uint32_t i = 0; i < r->n_tensors; i++)
-        parameters += zo_tensor_elements(&r->tensors[i]);
-    *s = settled(k, parameters);
+    *s = settled(k);
     r->direction = strcmp(s->direction, "gaussian") == 0 ? ZO_GAUSSIAN
                    : strcmp(s->direction, "rank1") == 0  ? ZO_RANK1
                                                          : ZO_RADEMACHER;
     r->n0 = s->n0;
     r->steps = s->steps;
-    made->eps = s->eps;
     if (k->sides == 2 && k->k > 1)
         return err_set(
             why, ERR_RANGE,
             "--directions is for --sides 1: two-sided runs have one direction per example");
     if (k->audit > 0 && !k->public_data)
         return err_set(why, ERR_RANGE, "--audit needs --public: only public data can be measured again by others");
+    return ERR_OK;
+}
+
+/* eps, lr and what follows from them: knots, width and scale of every tensor.  noise 0: not measured. */
+static enum err set_rates(struct zo_rules *r, struct peer_make *s, const struct peer_make *k, const struct zo_model *model,
+                          const struct peer_probe *probe, struct peer_made *made, struct err_why *why)
+{
+    uint64_t parameters = 0;
+    for (uint32_t i = 0; i < r->n_tensors; i++)
+        parameters += zo_tensor_elements(&r->tensors[i]);
+    const double per_rms = s->unit > 0 && probe->gradient > 0 ? s->unit / probe->gradient : 1; /* a fixed unit is not the rms */
+    const double noise = probe->noise > 0 ? probe->noise : PEER_PLAN_NOISE;
+    if (k->eps <= 0)
+        s->eps = probe->noise > 0 ? fmax(1e-3, fmin(1e-2, probe->noise / 2)) : peer_plan_eps(parameters);
+    if (k->lr < 0)
+        s->lr = peer_plan_lr(r, s->schedule, s->warmup, noise * per_rms, probe->noise > 0 ? probe->agreement : 1);
+    made->eps = s->eps;
+    r->eps = (float)s->eps;
     TRY(peer_plan_knots(r, s->schedule, s->lr, s->warmup, why));
     return scale_tensors(r, zo_model_ckpt(model), made, why);
+}
+
+static void explain_rates(struct peer_made *made, const struct zo_rules *r, const struct peer_make *s, const struct peer_make *k)
+{
+    const struct peer_probe *p = &made->probe;
+    const double records = (double)r->n0 * (double)r->steps, u = s->lr / (double)r->n0;
+    const bool short_run = records * p->agreement < PEER_PLAN_ENOUGH;
+    if (k->lr >= 0)
+        because(made, "lr", "%g: given", s->lr);
+    else if (p->noise > 0)
+        because(made, "lr",
+                "%g, that is %.3g a record: a random step of %.3g in every parameter costs %g nats (measured: %" PRIu64
+                " passes, %.1f s), and the run's %.0f records may walk as far%s",
+                s->lr, u, p->noise, PEER_PROBE_NATS, p->passes, p->seconds, records,
+                short_run ? "; less, because so few teach little where examples agree so little" : "");
+    else
+        because(made, "lr", "%g, that is %.3g a record: the run's %.0f records walk %g, which pretrained models bear; not measured",
+                s->lr, u, records, PEER_PLAN_NOISE);
+    if (k->eps > 0)
+        because(made, "eps", "%g: given", s->eps);
+    else if (p->noise > 0)
+        because(made, "eps", "%.3g: half of such a random step, between 0.001 and 0.01; above rounding, below what bends the loss", s->eps);
+    else
+        because(made, "eps", "%.3g: by the number of parameters", s->eps);
+}
+
+static void explain(struct peer_made *made, const struct zo_rules *r, const struct peer_make *s, const struct peer_make *k)
+{
+    const char *given = "given";
+    explain_rates(made, r, s, k);
+    because(made, "schedule", "%s: %s", s->schedule,
+            k->schedule ? given : "the last steps are small, and what the walk left behind averages out");
+    because(made, "steps", "%" PRIu64 ": %s", r->steps, k->steps ? given : "64,000 records in all");
+    because(made, "n0", "%" PRIu64 ": %s", r->n0,
+            k->n0 ? given : "so many records in flight add up, more are averaged; 8 peers and more help in full");
+    because(made, "segment-max", "%" PRIu64 ": %s", s->segment_max, k->segment_max ? given : "an eighth of n0, so that peers don't damp each other");
+    because(made, "direction", "%s: %s", s->direction,
+            k->direction ? given : "learns as dense ones do at 22.7M parameters, at half the time");
+    because(made, "integers", "%" PRIu64 " units: a record's smallest step at the peak; 16 are wanted", made->coef_min);
+}
+
+/* The data files are looked at; then, unless lr is given, the model is measured on them. */
+static enum err look(struct zo_rules *r, struct peer_make *s, const struct peer_make *k, struct peer_engine *engine,
+                     struct peer_made *made, struct err_why *why)
+{
+    struct peer_made first = {0}; /* of rates not yet measured, which give the probe its scales */
+    struct zo_dataset *d = NULL;
+    TRY(make_rules(r, s, k, engine->model, why));
+    TRY(set_rates(r, s, k, engine->model, &made->probe, &first, why));
+    TRY(check_data(engine, k, k->data, &d, made, why));
+    enum err e = check_data(engine, k, k->eval_data, NULL, made, why);
+    if (e == ERR_OK && k->lr < 0)
+        e = peer_probe(&made->probe, engine, r, d, PROBE_LIMIT_S, why);
+    zo_dataset_free(d);
+    if (e == ERR_OK && k->lr < 0 && made->probe.noise <= 0)
+        note(made,
+             "a forward pass takes %.2g s here, too slow to measure how large a step the model bears: lr is what models "
+             "usually bear; give --lr, or run init on a faster machine",
+             made->probe.pass_s);
+    if (e == ERR_OK)
+        e = set_rates(r, s, k, engine->model, &made->probe, made, why);
+    if (e == ERR_OK)
+        explain(made, r, s, k);
+    return e;
 }
 
 enum err peer_make_manifest(struct peer_manifest *m, struct peer_made *made,
@@ -379,11 +472,7 @@ enum err peer_make_manifest(struct peer_manifest *m, struct peer_made *made,
         return err_set(why, ERR_NOMEM, "out of memory");
     enum err e = peer_engine_open(&engine, NULL, &o, why);
     if (e == ERR_OK) {
-        e = make_rules(rules, &s, k, engine.model, made, why);
-        if (e == ERR_OK)
-            e = check_data(&engine, k, k->data, made, why);
-        if (e == ERR_OK)
-            e = check_data(&engine, k, k->eval_data, made, why);
+        e = look(rules, &s, k, &engine, made, why);
         peer_engine_close(&engine);
     }
     if (e == ERR_OK)

@@ -3,6 +3,7 @@
 #define PEER_MAKE_H
 #include "peer/flags.h"
 #include "peer/manifest.h"
+#include "peer/probe.h"
 #include <onebyte/base/err.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,13 +17,20 @@ struct peer_make {
     struct peer_list allow;
 };
 
-enum { PEER_NOTES_MAX = 8 };
+enum { PEER_NOTES_MAX = 8, PEER_REASONS_MAX = 8 };
+
+struct peer_reason { /* why a choice is as it is, for init --explain */
+    const char *what;
+    struct err_why text;
+};
 
 struct peer_made {
     uint64_t parameters; /* trainable */
     double eps;          /* as written: the rules hold it as a float */
     uint64_t coef_min;   /* smallest L over the tensors at the schedule's peak */
-    size_t n_notes;
+    struct peer_probe probe; /* noise 0: lr was given, or the model is too slow to be measured here */
+    size_t n_notes, n_reasons;
+    struct peer_reason reasons[PEER_REASONS_MAX];
     struct err_why notes[PEER_NOTES_MAX]; /* what the user should know, one line each */
 };
 

@@ -90,10 +90,26 @@ enum err peer_plan_tensor(struct zo_tensor *t, uint64_t *coef, double max_abs, u
     return ERR_OK;
 }
 
-double peer_plan_lr(uint64_t parameters, uint64_t n0)
+/* Mean square of the rate over the run, as a share of the peak's. */
+static double mean_square(const struct zo_rules *r, const char *schedule, uint64_t warmup)
 {
-    const double d = (double)parameters;
-    return (double)n0 * 3e-4 * fmin(1, sqrt(3e5 / fmax(d, 1)));
+    const uint64_t samples = r->steps < 4096 ? r->steps : 4096, span = r->steps - warmup;
+    double sum = 0;
+    for (uint64_t i = 0; i < samples; i++) {
+        const uint64_t step = r->steps / samples * i + r->steps % samples * i / samples;
+        const double share = step < warmup ? (double)(step + 1) / (double)(warmup + 1)
+                                           : decay(schedule, (double)(step - warmup) / (double)span);
+        sum += share * share;
+    }
+    return sum / (double)samples;
+}
+
+double peer_plan_lr(const struct zo_rules *r, const char *schedule, uint64_t warmup, double noise, double agreement)
+{
+    const double n0 = (double)r->n0, records = n0 * (double)r->steps;
+    const double lr = n0 * noise * fmin(1, sqrt(records * agreement / PEER_PLAN_ENOUGH)) / sqrt(3 * mean_square(r, schedule, warmup < r->steps ? warmup : 0) * records);
+    const double unit = pow(10, floor(log10(lr)) - 2); /* three digits: more would pretend */
+    return round(lr / unit) * unit;
 }
 
 double peer_plan_eps(uint64_t parameters)

@@ -22,8 +22,15 @@ uint64_t peer_plan_peak(const struct zo_rules *r); /* the largest y */
  * gets 64 bits when L stays below 4 with 32.  Returns L at the peak.  ERR_RANGE: max_abs too large for any e >= 0. */
 NODISCARD enum err peer_plan_tensor(struct zo_tensor *t, uint64_t *coef, double max_abs, uint64_t peak);
 
-/* Rules of thumb from the measurements of shared runs: step per record 3e-4 and eps 0.01 up to a few hundred thousand
- * parameters, both falling with the square root of their number. */
-double peer_plan_lr(uint64_t parameters, uint64_t n0);
+/* The rate at which the run's records, n0 * steps of them, walk as far as the model bears (noise, agreement: peer/probe.h):
+ * with a linear schedule lr / n0 = noise / sqrt(records).  3: noise was measured against linear schedules, whose mean square is
+ * a third.  While records * agreement is below PEER_PLAN_ENOUGH the walk is shorter by the root of
+ * what is lacking. */
+double peer_plan_lr(const struct zo_rules *r, const char *schedule, uint64_t warmup, double noise, double agreement);
+#define PEER_PLAN_ENOUGH 65 /* records * agreement */
+#define PEER_PLAN_NOISE 0.013 /* of a model that was not probed: between pretrained ones of 0.26M and 22.7M parameters */
+
+/* Rule of thumb from the measurements of shared runs: 0.01 up to a million parameters, then falling with the square root of
+ * their number. */
 double peer_plan_eps(uint64_t parameters);
 #endif

@@ -1,0 +1,204 @@
+#include "peer/probe.h"
+#include <math.h>
+#include <onebyte/zo/codec.h>
+#include <onebyte/zo/philox.h>
+#include <string.h>
+#include <time.h>
+
+/* RECORDS: enough for a walk's entries to be near normal. */
+enum { WALKS = 8, WALKS_MIN = 2, EXAMPLES = 16, EXAMPLES_MIN = 8, RECORDS = 64, SHAKES = 6, KEY = 0x70726f62 };
+static const double length_start = 0x1p-6, length_min = 0x1p-20, length_max = 2, near = 0.15;
+
+struct probe {
+    struct peer_engine *e;
+    struct zo_rules rules; /* the run's, with one knot: the length of the walk */
+    const struct zo_example *examples[EXAMPLES];
+    double base[EXAMPLES];
+    uint64_t passes;
+    size_t n;
+    uint32_t walks;
+};
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static enum err losses(struct probe *p, double *out)
+{
+    struct zo_pass passes[EXAMPLES];
+    struct zo_loss got[EXAMPLES];
+    for (size_t i = 0; i < p->n; i++)
+        passes[i] = (struct zo_pass){.example = p->examples[i]};
+    TRY(zo_model_losses(p->e->model, passes, p->n, got, p->e->kernels, p->e->pool));
+    p->passes += p->n;
+    for (size_t i = 0; i < p->n; i++)
+        out[i] = got[i].loss;
+    return ERR_OK;
+}
+
+/* Codes of random signs and the size of a gradient that is as large as the root mean square. */
+static struct zo_fold walk(int8_t codes[RECORDS], uint32_t number)
+{
+    const uint32_t key[2] = {number, KEY};
+    const uint32_t counter[4] = {0};
+    uint32_t bits[4];
+    zo_philox(bits, counter, key);
+    for (uint32_t i = 0; i < RECORDS; i++)
+        codes[i] = bits[i / 32] >> i % 32 & 1 ? 32 : -32;
+    return (struct zo_fold){.key = {key[0], key[1]}, .count = RECORDS, .lag = 1, .codes = codes};
+}
+
+static enum err fold(struct probe *p, struct zo_fold *f, bool subtract)
+{
+    f->subtract = subtract;
+    TRY(zo_state_fold(p->e->state, f, 1, p->e->kernels, p->e->pool));
+    return zo_model_refresh(p->e->model, p->e->pool);
+}
+
+static enum err walk_and_back(struct probe *p, struct zo_fold *f, bool backwards, double now[EXAMPLES])
+{
+    TRY(fold(p, f, backwards));
+    TRY(losses(p, now));
+    return fold(p, f, !backwards);
+}
+
+/* *cost: how much the mean loss rises after walks of that length.  Each is also walked backwards: what a walk does to first
+ * order, for better or worse, then cancels.  Infinite if a loss is no number. */
+static enum err shake(struct probe *p, double length, double *cost)
+{
+    double sum = 0, there[EXAMPLES], back[EXAMPLES];
+    int8_t codes[RECORDS];
+    p->rules.knots[0].y = (uint64_t)llround(ldexp(length / sqrt(RECORDS) / 32, p->rules.direction == ZO_GAUSSIAN ? 60 : 62));
+    for (uint32_t w = 0; w < p->walks; w++) {
+        struct zo_fold f = walk(codes, w);
+        TRY(walk_and_back(p, &f, false, there));
+        TRY(walk_and_back(p, &f, true, back));
+        for (size_t i = 0; i < p->n; i++) {
+            const double rise = (there[i] + back[i]) / 2 - p->base[i];
+            sum += isfinite(rise) ? rise : (double)INFINITY;
+        }
+    }
+    *cost = sum / (double)(p->walks * p->n);
+    return ERR_OK;
+}
+
+/* Where to look next: costs grow with the square of the length where they are small. */
+static double next(double at, double cost, double low, double high)
+{
+    if (low > 0 && high > 0)
+        return sqrt(low * high);
+    const double by = cost > 0 && isfinite(cost) ? sqrt(PEER_PROBE_NATS / cost) : low > 0 ? 4 : 0.25;
+    return at * fmax(0.125, fmin(8, by));
+}
+
+static enum err search(struct probe *p, double *length)
+{
+    double low = 0, high = 0, cost = 0, at = length_start;
+    for (int i = 0; i < SHAKES && at >= length_min && at <= length_max; i++) {
+        TRY(shake(p, at, &cost));
+        *length = at;
+        if (fabs(cost / PEER_PROBE_NATS - 1) < near)
+            return ERR_OK;
+        if (cost < PEER_PROBE_NATS)
+            low = at;
+        else
+            high = at;
+        at = next(at, cost, low, high);
+    }
+    return ERR_OK;
+}
+
+/* Along one direction at a time, of all examples: *rms, and the share of their squares that the examples agree on.  No more
+ * can be told from so few than that it is small: agreement_min. */
+static enum err gradients(struct probe *p, struct peer_probe *out)
+{
+    const double agreement_min = 0.02, eps = (double)p->rules.eps, n = (double)p->n;
+    struct zo_pass passes[2 * EXAMPLES];
+    struct zo_loss got[2 * EXAMPLES];
+    double squares = 0, products = 0;
+    for (uint32_t w = 0; w < 2 * p->walks; w++) {
+        double sum = 0, own = 0;
+        for (size_t i = 0; i < 2 * p->n; i++)
+            passes[i] = (struct zo_pass){.example = p->examples[i / 2], .key = {w, KEY}, .eps = i % 2 ? -p->rules.eps : p->rules.eps};
+        TRY(zo_model_losses(p->e->model, passes, 2 * p->n, got, p->e->kernels, p->e->pool));
+        p->passes += 2 * p->n;
+        for (size_t i = 0; i < p->n; i++) {
+            const double g = zo_project_two_sided(got[2 * i].loss, got[2 * i + 1].loss, eps);
+            sum += g;
+            own += g * g;
+        }
+        squares += own / n;
+        products += n > 1 ? (sum * sum - own) / (n * (n - 1)) : own / n;
+    }
+    out->gradient = sqrt(squares / (2 * p->walks));
+    out->agreement = fmax(agreement_min, fmin(1, products / squares));
+    return ERR_OK;
+}
+
+/* As many walks and examples as limit_s leaves time for; false: not even the fewest. */
+static bool afford(struct probe *p, double pass_s, double limit_s)
+{
+    while (pass_s * (double)(2 * SHAKES * p->walks * p->n) > limit_s) {
+        if (p->walks > WALKS_MIN)
+            p->walks /= 2;
+        else if (p->n > EXAMPLES_MIN)
+            p->n /= 2;
+        else
+            return false;
+    }
+    return true;
+}
+
+static enum err measure(struct peer_probe *out, struct probe *p, double limit_s, struct err_why *why)
+{
+    TRY(losses(p, p->base)); /* the first pass also makes buffers */
+    const double began = now_s();
+    TRY(losses(p, p->base));
+    out->pass_s = (now_s() - began) / (double)p->n;
+    for (size_t i = 0; i < p->n; i++)
+        if (!isfinite(p->base[i]))
+            return peer_engine_nonfinite(p->e, why);
+    if (!afford(p, out->pass_s, limit_s))
+        return ERR_OK;
+    TRY(search(p, &out->noise));
+    return gradients(p, out);
+}
+
+enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct zo_rules *rules, const struct zo_dataset *d,
+                    double limit_s, struct err_why *why)
+{
+    static const uint32_t digest_key[2] = {0};
+    struct probe p = {.e = e, .rules = *rules, .walks = WALKS};
+    struct peer_probe got = {0};
+    const double began = now_s();
+    const uint64_t size = zo_dataset_size(d);
+    ENSURE(e->state == NULL && size > 0);
+    p.rules.n_knots = 1;
+    p.rules.knots[0] = (struct zo_knot){0};
+    p.n = size < EXAMPLES ? (size_t)size : EXAMPLES;
+    for (size_t i = 0; i < p.n; i++) /* from all of the file: many are sorted */
+        p.examples[i] = zo_dataset_get(d, size * i / p.n);
+    enum err code = zo_state_new(&e->state, &p.rules, digest_key);
+    if (code != ERR_OK)
+        return err_set(why, code, "not enough memory for the parameters of the model");
+    code = zo_model_load_state(e->model, e->state, e->pool, why);
+    if (code == ERR_OK)
+        code = zo_model_bind(e->model, e->state, ZO_MEMORY_LEAN, why);
+    if (code == ERR_OK) {
+        code = measure(&got, &p, limit_s, why);
+        if (code != ERR_OK && code != ERR_NONFINITE)
+            (void)err_set(why, code, "measuring the model failed: %s", err_str(code));
+    }
+    if (zo_model_bind(e->model, NULL, ZO_MEMORY_LEAN, why) != ERR_OK && code == ERR_OK)
+        code = ERR_NOMEM;
+    zo_state_free(e->state);
+    e->state = NULL;
+    got.passes = p.passes;
+    got.seconds = now_s() - began;
+    if (code == ERR_OK)
+        *out = got;
+    return code;
+}
