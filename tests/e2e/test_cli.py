@@ -228,6 +228,20 @@ def test_seed_and_choices_change_the_run_id(d):
     assert (m["direction"], m["sides"], m["pace"]) == ("gaussian", 2, "sync") and isinstance(m["unit"], int)
 
 
+def test_init_measures_and_explains(d):
+    long, short, given = (make_run(d, "--explain", "--n0", 32, *o) for o in (["--steps", 3200], ["--steps", 200], ["--lr", "0.01"]))
+    assert abs(short["lr"] / long["lr"] - 4) < 0.1, (short, long)  # the same walk in a sixteenth of the records
+    for key in ("lr", "eps", "schedule", "steps", "n0", "segment-max", "direction", "integers"):
+        assert long["why"][key], key
+    assert "measured" in long["why"]["lr"] and str(long["lr"]) in long["why"]["lr"], long
+    assert given["lr"] == 0.01 and given["why"]["lr"].endswith("given"), given
+    assert "why" not in make_run(d, "--n0", 32)
+    text = good("init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--out", f"{d}/x.json", "--explain")
+    assert re.search(r"^lr +[0-9.]+, that is .*measured: \d+ passes", text, re.M), text
+    write(f"{d}/one.jsonl", b'{"text": "mara ran ."}\n')
+    good("init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{d}/one.jsonl", "--out", f"{d}/x.json")
+
+
 def test_init_refusals(d):
     base = ["init", "--home", f"{d}/h", "--model", f"{DEMO}/model", "--out", f"{d}/r.json"]
     data = ["--data", f"{DEMO}/train.jsonl"]

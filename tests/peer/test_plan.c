@@ -142,11 +142,38 @@ static void small_steps_get_more_bits(void **state)
     assert_int_equal(peer_plan_tensor(&t, &coef, 0x1p60, Y_RANK1), ERR_RANGE);
 }
 
-static void rules_of_thumb(void **state)
+static double squares(const struct zo_rules *r, const char *schedule, uint64_t warmup)
 {
+    static struct zo_rules z;
+    struct err_why why;
+    double sum = 0, peak = 0;
+    z = *r;
+    assert_int_equal(peer_plan_knots(&z, schedule, 0.01, warmup, &why), ERR_OK);
+    peak = (double)peer_plan_peak(&z);
+    for (uint64_t step = 0; step < z.steps; step++)
+        sum += pow((double)zo_lambda(&z, step) / peak, 2);
+    return sum;
+}
+
+/* n0 sum over steps of (lr(step) / n0)^2 = noise^2 / 3 for every schedule, whatever its knots are. */
+static void the_rate_walks_as_far_as_the_model_bears(void **state)
+{
+    static const char *const names[] = {"constant", "linear", "cosine", "rex"};
+    static struct zo_rules r = {.direction = ZO_RANK1, .sides = 2, .k = 1};
     (void)state;
-    assert_true(fabs(peer_plan_lr(100000, 64) / 64 - 3e-4) < 1e-9);
-    assert_true(peer_plan_lr(135000000, 64) < peer_plan_lr(1000000, 64));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        for (uint64_t steps = 100; steps <= 10000; steps *= 10)
+            for (uint64_t warmup = 0; warmup <= 50; warmup += 25) {
+                r.n0 = 64;
+                r.steps = steps;
+                const double lr = peer_plan_lr(&r, names[i], warmup, 0.02, 1),
+                             walk = lr * lr / 64 * squares(&r, names[i], warmup);
+                if (fabs(walk / (0.02 * 0.02 / 3) - 1) > 0.03)
+                    fail_msg("%s, %d steps, %d of warm-up: a walk of %g", names[i], (int)steps, (int)warmup, sqrt(3 * walk));
+            }
+    r.steps = 4; /* 256 records: they teach little where examples agree little */
+    assert_true(fabs(peer_plan_lr(&r, "linear", 0, 0.02, 0.02) / peer_plan_lr(&r, "linear", 0, 0.02, 1) - sqrt(256 * 0.02 / 65)) < 0.01);
+    assert_true(peer_plan_lr(&r, "linear", 0, 0.02, 65.0 / 256) == peer_plan_lr(&r, "linear", 0, 0.02, 1));
     assert_true(peer_plan_eps(260000) == 1e-2 && peer_plan_eps(13000000000) == 1e-3);
 }
 
@@ -160,7 +187,7 @@ int main(void)
         cmocka_unit_test(impossible_rates_are_refused),
         cmocka_unit_test(scales_keep_the_headroom),
         cmocka_unit_test(small_steps_get_more_bits),
-        cmocka_unit_test(rules_of_thumb),
+        cmocka_unit_test(the_rate_walks_as_far_as_the_model_bears),
     };
     return cmocka_run_group_tests_name("peer/plan", tests, NULL, NULL);
 }
