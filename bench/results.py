@@ -190,12 +190,16 @@ MINILM_PASSES, MINILM_STEPS = 6000, ["1e-4", "3e-4", "3e-5"]
 
 # ---- 1. rank-1 against dense directions on a real model of 22.7M parameters ----
 
+def prepare_minilm():
+    if not TABLES and not (ROOT / MINILM["eval"]).exists():
+        subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV, check=True)
+
+
 def minilm():
     if SHORT or not DATA.exists():
         print("results.py: the model of 22.7M parameters is left out", file=sys.stderr)
         return None
-    if not TABLES and not (ROOT / MINILM["eval"]).exists():
-        subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV, check=True)
+    prepare_minilm()
     table, body, curves = [], [], []
     one = {"direction": "rank1", "sides": 1, "segment": 14}
     for arm, options in (("rank1", {"direction": "rank1"}), ("rademacher", {"direction": "rademacher"}), ("rank1, one-sided 7 + 1", one)):
@@ -241,6 +245,7 @@ TASKS = {  # name: (task, passes, our steps per record, MeZO's rates)
     "embedded": (DEMO, 500, ["1e-3", "2e-3", "4e-3", "8e-3"], ["1e-3", "3e-3", "1e-2"]),
     "stories260k": (STORIES, 4000, ["1e-4", "3e-4", "6e-4"], ["3e-5", "1e-4", "3e-4"]),
 }
+LARGE = (MINILM, MINILM_PASSES, MINILM_STEPS, ["1e-4", "3e-4", "1e-3"])
 
 
 def tasks():
@@ -260,7 +265,10 @@ def all_tasks():
 
 def compare():
     table, body = [], []
-    for name, (task, passes, ours, theirs) in tasks().items():
+    large = {"all-MiniLM-L6": LARGE} if not SHORT and DATA.exists() and os.environ.get("TASK", "all-MiniLM-L6") == "all-MiniLM-L6" else {}
+    if large:
+        prepare_minilm()
+    for name, (task, passes, ours, theirs) in {**tasks(), **large}.items():
         a, runs_a = best_of(f"{name} ours", learn, task, "u", ours, SEEDS, table, passes=passes, evals=4)
         b, runs_b = best_mezo(f"{name} MeZO", task, theirs, SEEDS, table, passes=passes, evals=4)
         one, runs_c = best_of(f"{name} ours one-sided", learn, task, "u", ours, SEEDS, table, sides=1, segment=14, passes=passes, evals=4)
@@ -343,13 +351,14 @@ def reached(run, target):
 def scaling():
     table, body, curves = [], [], []
     target = 0.3
-    for n0, segment, seeds in ((64, 16, SEEDS), (512, 16, SEEDS[:1]), (64, 64, SEEDS[:1])):  # the last: what init writes
+    for n0, segment, seeds, u in ((64, 16, SEEDS, "3e-4"), (512, 16, SEEDS[:1], "3e-4"), (64, 64, SEEDS[:1], "3e-4"),
+                                  (512, 64, SEEDS, "1e-4")):  # the last: what init writes, near init's step
         points = []
         for peers in (1, 2, 4, 8, 16, 32):
             got = []
             for seed in seeds:
                 options = {"segment": segment} if segment != 16 else {}
-                r = learn(DEMO, u="3e-4", schedule="constant", n0=n0, peers=peers, passes=16000, evals=max(10, 16000 // (32 * peers)), target=target,
+                r = learn(DEMO, u=u, schedule="constant", n0=n0, peers=peers, passes=16000, evals=max(10, 16000 // (32 * peers)), target=target,
                           seed=seed, **options)
                 if r:
                     table.append({"experiment": "peers", **line_of(f"{peers} peers", r)})
@@ -357,10 +366,10 @@ def scaling():
             if not got:
                 continue
             if None in got:
-                body.append([n0, segment, peers, "not within 16,000 passes", "", ""])
+                body.append([n0, segment, u, peers, "not within 16,000 passes", "", ""])
                 continue
             points.append((peers, statistics.mean(x[0] for x in got)))
-            body.append([n0, segment, peers, text([x[0] for x in got], 1), text([x[1] for x in got], 0),
+            body.append([n0, segment, u, peers, text([x[0] for x in got], 1), text([x[1] for x in got], 0),
                          f"{points[0][1] / points[-1][1]:.1f}"])
         curves.append((f"n0 {n0}, segment {segment}", points))
     rows("scaling", table)
@@ -378,8 +387,8 @@ def scaling():
                                   text([r["last"]["loss"] for r in runs])])
     rows("staleness", stale_table)
     churn = [learn(DEMO, u="3e-4", schedule="constant", n0=512, peers=8, passes=4000, evals=8, churn=c, seed=0) for c in (0, 1)]
-    out = markdown(f"In-process peers to held-out loss {target} (embedded task, one segment per peer and round, in lockstep; step 3e-4 per record)",
-                   ["n0", "segment", "peers", "rounds", "records", "speed-up in rounds"], body)
+    out = markdown(f"In-process peers to held-out loss {target} (embedded task, one segment per peer and round, in lockstep)",
+                   ["n0", "segment", "step per record", "peers", "rounds", "records", "speed-up in rounds"], body)
     out += "\n" + markdown("Staleness (embedded task, 4 peers x 16 records per round; lag beyond n0 = 64 is damped)",
                            ["rounds late", "damping", "step per record", "loss at 2,000 passes", "at 8,000"], stale)
     if all(churn):
@@ -477,6 +486,7 @@ def zero():
     models = {"embedded": DEMO, **({} if SHORT or not DATA.exists() else {"stories260k": STORIES, "all-MiniLM-L6": MINILM})}
     if "stories260k" in models and not TABLES:
         gsm8k()
+        prepare_minilm()
     for name, task in models.items():
         for records, steps in ZERO_STEPS[name].items():
             if SHORT and records > 2048:

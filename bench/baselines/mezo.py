@@ -6,7 +6,7 @@
     mezo.py drift model=DIR cycles=N                            what N perturb-and-restore cycles do to weights
 
 Options: method mezo | adamw | sgd, passes (forward passes of one example; a backward pass counts as two), batch (16), lr, eps (1e-3),
-seed, evals, eval_max, length, dtype float32 | bfloat16.  lr and seed may be lists, "1e-4,3e-4": one run for each pair.  Examples are onebyte's JSONL: {"text"} or {"prompt", "choices", "label"}, read
+seed, evals, eval_max, length, dtype float32 | bfloat16.  lr and seed may be lists, "1e-4,3e-4": one run for each pair.  Examples are onebyte's JSONL: {"text"}, {"text", "label"} or {"prompt", "choices", "label"}, read
 as zo/dataset.h says.  Constant lr, as the paper's; schedule=linear falls to zero.
 """
 import json
@@ -17,7 +17,7 @@ import time
 import torch
 from tokenizers import Tokenizer
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 torch.set_num_threads(1)
 
@@ -27,6 +27,9 @@ def read(path, tokenizer, length):
     out = []
     for line in open(path, encoding="utf-8"):
         x = json.loads(line)
+        if "label" in x and "choices" not in x:
+            out.append(([tokenizer.encode(x["text"]).ids[:length]], None, x["label"]))  # a classifier's
+            continue
         if "text" in x:
             ids = tokenizer.encode(x["text"]).ids[:length]
             out.append(([ids], [1], -1))
@@ -40,6 +43,8 @@ def read(path, tokenizer, length):
 
 def losses(model, examples):
     """Loss of each example [n], and whether the right choice scores highest (None: no choices)."""
+    if examples[0][1] is None:
+        return class_losses(model, examples)
     flat = [(s, start) for seqs, starts, _ in examples for s, start in zip(seqs, starts)]
     n = max(len(s) for s, _ in flat)
     ids, counted = torch.zeros(len(flat), n, dtype=torch.long), torch.zeros(len(flat), n - 1)
@@ -57,6 +62,15 @@ def losses(model, examples):
         out.append(-scores[0] if label < 0 else -F.log_softmax(scores, 0)[label])
         correct.append(None if label < 0 else int(scores.argmax()) == label)
     return torch.stack(out), correct
+
+
+def class_losses(model, examples):
+    n = max(len(seqs[0]) for seqs, _, _ in examples)
+    ids, mask = torch.zeros(len(examples), n, dtype=torch.long), torch.zeros(len(examples), n, dtype=torch.long)
+    for i, (seqs, _, _) in enumerate(examples):
+        ids[i, :len(seqs[0])], mask[i, :len(seqs[0])] = torch.tensor(seqs[0]), 1
+    logits, labels = model(input_ids=ids, attention_mask=mask).logits.float(), torch.tensor([label for _, _, label in examples])
+    return F.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).tolist()
 
 
 class Mezo:
@@ -91,8 +105,11 @@ def options(argv, **defaults):
 
 
 def load(o):
-    model = AutoModelForCausalLM.from_pretrained(o["model"], dtype=getattr(torch, o["dtype"])).eval()
-    return model, Tokenizer.from_file(o["model"] + "/tokenizer.json")
+    classifier = "SequenceClassification" in str(AutoConfig.from_pretrained(o["model"]).architectures)
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    tokenizer = Tokenizer.from_file(o["model"] + "/tokenizer.json")
+    tokenizer.no_padding()
+    return kind.from_pretrained(o["model"], dtype=getattr(torch, o["dtype"])).eval(), tokenizer
 
 
 def evaluate(model, data):
