@@ -1,11 +1,12 @@
 /* bench_forward: the forward pass of the real engine; bench/run.py gives the orders and compares.
  *
- *     bench_forward [--quick] [--threads N] < orders       exit 0, 1 (failed), 2 usage
+ *     bench_forward [--quick] [--threads N] [--kernels NAME] < orders    exit 0, 1 (failed), 2 usage
  *
  * Shapes: SmolLM2-135M (134.5 M parameters) with random BF16 weights in a temporary folder;
  * --quick: 6 layers of a third of the width.  First a JSON line; then one number per order
  * "what memory direction EXAMPLESxTOKENS", what being
  *     plain   seconds of one plain pass over the batch
+ *     cpu     CPU seconds of the same: what a busy machine's neighbours do not lengthen
  *     pair    seconds of a two-sided batch, each example along its own direction
  *     step    seconds of pair + coding + fold + digest + refresh: all that a peer does with a batch
  *     gemm    seconds of the standalone sgemm calls of a plain pass, split over the same workers
@@ -32,11 +33,16 @@ struct shape {
 static const struct shape full = {576, 192, 1536, 49152, 30, 9, 3},
                           small = {192, 64, 512, 8192, 6, 3, 1};
 
-static double now_s(void)
+static double clock_s(clockid_t which)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(which, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double now_s(void)
+{
+    return clock_s(CLOCK_MONOTONIC);
 }
 
 /* ---- a checkpoint of random weights ---- */
@@ -152,6 +158,7 @@ struct bench {
     struct zo_state *state;
     struct zo_rules *rules;
     struct zo_pool *pool;
+    const struct zo_kernels *kernels;
     const struct shape *s;
     struct zo_example examples[EXAMPLES];
     struct zo_seq seqs[EXAMPLES];
@@ -176,9 +183,16 @@ static double run(struct bench *b, size_t n, int sides)
                                                      : side     ? -1e-3f
                                                                 : 1e-3f};
     const double start = now_s();
-    if (zo_model_losses(b->m, passes, used, out, NULL, b->pool) != ERR_OK || !(out[0].loss > 0.0))
+    if (zo_model_losses(b->m, passes, used, out, b->kernels, b->pool) != ERR_OK || !(out[0].loss > 0.0))
         b->failed = true;
     return now_s() - start;
+}
+
+static double run_cpu(struct bench *b, size_t n)
+{
+    const double start = clock_s(CLOCK_PROCESS_CPUTIME_ID);
+    (void)run(b, n, 1);
+    return clock_s(CLOCK_PROCESS_CPUTIME_ID) - start;
 }
 
 /* The operands are made once, for the largest batch. */
@@ -219,14 +233,13 @@ static double run_step(struct bench *b, size_t n)
     double g[EXAMPLES];
     int8_t codes[EXAMPLES];
     uint16_t r;
-    const struct zo_kernels *k = zo_kernels_pick(NULL);
     for (size_t i = 0; i < 2 * n; i++)
         passes[i] = (struct zo_pass){.example = &b->examples[i / 2],
                                      .key = {1, 2},
                                      .seq = b->seq + i / 2,
                                      .eps = i % 2 ? -1e-3f : 1e-3f};
     const double start = now_s();
-    bool ok = zo_model_losses(b->m, passes, 2 * n, out, NULL, b->pool) == ERR_OK;
+    bool ok = zo_model_losses(b->m, passes, 2 * n, out, b->kernels, b->pool) == ERR_OK;
     for (size_t i = 0; ok && i < n; i++)
         g[i] = zo_project_two_sided(out[2 * i].loss, out[2 * i + 1].loss, 1e-3);
     if (ok)
@@ -236,7 +249,7 @@ static double run_step(struct bench *b, size_t n)
                                  .count = (uint32_t)n,
                                  .lag = (uint32_t)n,
                                  .codes = codes};
-    ok = ok && zo_state_fold(b->state, &fold, 1, k, b->pool) == ERR_OK &&
+    ok = ok && zo_state_fold(b->state, &fold, 1, b->kernels, b->pool) == ERR_OK &&
          (b->rules->direction != ZO_RANK1 ||
           zo_state_digest_delta(b->state, &fold, 1, b->pool) != ZO_DIGEST_UNKNOWN) &&
          zo_model_refresh(b->m, b->pool) == ERR_OK;
@@ -285,6 +298,8 @@ static bool obey(struct bench *b, const char *line)
         b->seqs[i].n = tokens + 1;
     if (strcmp(what, "plain") == 0)
         took = run(b, n, 1);
+    else if (strcmp(what, "cpu") == 0)
+        took = run_cpu(b, n);
     else if (strcmp(what, "pair") == 0)
         took = run(b, n, 2);
     else if (strcmp(what, "step") == 0)
@@ -346,15 +361,23 @@ int main(int argc, char **argv)
     static struct bench b = {.rules = &rules, .s = &full};
     struct err_why why = {""};
     bool quick = false;
+    const char *kernels = NULL;
     size_t threads = 2;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0)
             quick = true;
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = strtoul(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--kernels") == 0 && i + 1 < argc)
+            kernels = argv[++i];
         else
-            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] < orders\n"), 2;
+            return fprintf(stderr, "usage: bench_forward [--quick] [--threads N] [--kernels NAME] "
+                                   "< orders\n"),
+                   2;
     }
+    b.kernels = zo_kernels_pick(kernels);
+    if (!b.kernels)
+        return fprintf(stderr, "bench_forward: no such kernels on this machine: %s\n", kernels), 1;
     b.s = quick ? &small : &full;
     char dir[64] = "/tmp/onebyte-bench-XXXXXX", path[128];
     if (zo_blas_start(&why) != ERR_OK || zo_pool_new(&b.pool, threads) != ERR_OK || !mkdtemp(dir))
@@ -371,7 +394,7 @@ int main(int argc, char **argv)
            "\"kernels\": \"%s\"}\n",
            (unsigned long long)zo_model_parameters(b.m),
            (unsigned long long)(zo_state_bytes(b.state) >> 20), zo_blas_core(),
-           zo_kernels_name(zo_kernels_pick(NULL)));
+           zo_kernels_name(b.kernels));
     fflush(stdout);
     obey_all(&b);
     zo_model_free(b.m);

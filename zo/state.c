@@ -15,17 +15,25 @@ static size_t tensor_bytes(const struct zo_tensor *t)
     return (size_t)zo_tensor_elements(t) * (t->bits / 8);
 }
 
-static void *tensor_new(size_t bytes)
+/* Bytes from the start of a tensor in the block to that of the next one. */
+static size_t tensor_stride(const struct zo_tensor *t)
+{
+    return (tensor_bytes(t) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+}
+
+/* One block for all tensors: huge pages span their borders, and only the block is rounded up to them (a block of
+ * its own for each 4 MB matrix took half as much address space again, which --max-memory counts). */
+static void *block_new(size_t bytes)
 {
     const size_t align = bytes >= HUGE_BYTES ? HUGE_BYTES : LINE_BYTES;
-    const size_t padded = (bytes + align - 1) / align * align;
-    void *m = aligned_alloc(align, padded ? padded : align);
-    if (!m)
+    const size_t padded = bytes ? (bytes + align - 1) / align * align : align;
+    void *block = aligned_alloc(align, padded);
+    if (!block)
         return NULL;
     if (align == HUGE_BYTES)
-        (void)madvise(m, padded, MADV_HUGEPAGE); /* only a wish: fewer TLB misses in the fold */
-    memset(m, 0, padded ? padded : align);
-    return m;
+        (void)madvise(block, padded, MADV_HUGEPAGE); /* only a wish: fewer TLB misses in the fold */
+    memset(block, 0, padded);
+    return block;
 }
 
 enum err zo_state_new(struct zo_state **out, const struct zo_rules *rules,
@@ -38,17 +46,20 @@ enum err zo_state_new(struct zo_state **out, const struct zo_rules *rules,
     s->digest_key[0] = digest_key[0];
     s->digest_key[1] = digest_key[1];
     s->m = calloc(rules->n_tensors ? rules->n_tensors : 1, sizeof *s->m);
-    for (uint32_t t = 0; s->m && t < rules->n_tensors; t++) {
+    size_t bytes = 0;
+    for (uint32_t t = 0; t < rules->n_tensors; t++) {
         ENSURE(rules->tensors[t].bits == 32 || rules->tensors[t].bits == 64);
-        s->m[t] = tensor_new(tensor_bytes(&rules->tensors[t]));
-        if (!s->m[t]) {
-            zo_state_free(s);
-            return ERR_NOMEM;
-        }
+        bytes += tensor_stride(&rules->tensors[t]);
     }
-    if (!s->m) {
-        free(s);
+    s->block = block_new(bytes);
+    if (!s->m || !s->block) {
+        zo_state_free(s);
         return ERR_NOMEM;
+    }
+    uint8_t *at = s->block;
+    for (uint32_t t = 0; t < rules->n_tensors; t++) {
+        s->m[t] = at;
+        at += tensor_stride(&rules->tensors[t]);
     }
     *out = s;
     return ERR_OK;
@@ -58,8 +69,7 @@ void zo_state_free(struct zo_state *s)
 {
     if (!s)
         return;
-    for (uint32_t t = 0; t < s->rules->n_tensors; t++)
-        free(s->m[t]);
+    free(s->block);
     free(s->m);
     free(s);
 }

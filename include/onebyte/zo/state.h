@@ -21,7 +21,8 @@ const char *zo_kernels_name(const struct zo_kernels *k);
 
 struct zo_state {
     const struct zo_rules *rules; /* borrowed: outlives the state */
-    void **m; /* [n_tensors] -> int32_t or int64_t [elements], 64-byte aligned, owned */
+    void **m; /* [n_tensors] -> int32_t or int64_t [elements] in block, 64-byte aligned */
+    void *block;            /* owned, as is m itself */
     uint32_t digest_key[2]; /* key of (run id, 32 zero bytes) */
 };
 
