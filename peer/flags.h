@@ -20,7 +20,7 @@ struct peer_flags {
         {"kernels", PEER_CHOICE, offsetof(S, m.kernels), "auto|ref|avx2|avx512", "arithmetic kernels (default: auto)", \
          0, 0},                                                                                                        \
         {"memory", PEER_CHOICE, offsetof(S, m.memory), "auto|lean|fast",                                               \
-         "fast keeps a float copy of the weights beside the integers (default: auto, by free memory)", 0, 0}
+         "fast keeps a float copy of the weights beside the integers (default: auto: by free memory on a GPU, else lean)", 0, 0}
 
 /* What peer_engine_open takes, cut down to what this machine has; verified [PEER_PATH_BYTES] is the caller's buffer, filled when h is not NULL. */
 struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const struct peer_home *h, char *verified);
