@@ -3,7 +3,7 @@
 
     bench/run.py [--quick] [--threads N]      exit 0; 1: a ratio is worse than its bound by more than 25 %, or failed
 
-The engine and PyTorch (build/venv or the python3 at hand; left out, and said so, when there is none) stay
+The engine, PyTorch and llama.cpp (build/venv or the python3 at hand; left out, and said so, where there is none) stay
 loaded side by side and take orders in turn: every round asks each of them for one measurement, so
 that a busy neighbour hits all alike.  Figures are medians of rounds; ratios are medians of the
 rounds' ratios.  --quick: small shapes, no startup.  On a busy machine run it as
@@ -69,13 +69,12 @@ class Orders:
         self.p.wait()
 
 
-def torch_start():
+def baseline(script, lacking):
     for python in ("build/venv/bin/python", "python3"):
-        t = Orders(python, "bench/baselines/torch_baseline.py", *SIZE, "--threads", THREADS)
+        t = Orders(python, "bench/baselines/" + script, *SIZE, "--threads", THREADS)
         if t.hello():
             return t
-    print("bench: no PyTorch (python3 -m venv build/venv; build/venv/bin/pip install torch): its figures are left out",
-          file=sys.stderr)
+    print(f"bench: {lacking}: its figures are left out", file=sys.stderr)
     return None
 
 
@@ -96,7 +95,7 @@ def ratio(a, b, scale=1.0):
     return statistics.median(scale * x / y for x, y in zip(a, b))
 
 
-def forward(torch):
+def forward(torch, ggml):
     e = Orders(BIN + "bench_forward", *SIZE, "--threads", THREADS)
     e.hello()
     parameters = 134515008 if not QUICK else 3934656
@@ -113,6 +112,8 @@ def forward(torch):
              "pair rademacher": (e, f"pair lean rademacher {shape}")}
         if torch:
             o |= {"torch mezo": (torch, f"mezo {shape}"), "torch plain": (torch, f"plain {shape}")}
+        if ggml:
+            o |= {"ggml plain": (ggml, f"plain {shape}")}
         s = alternate({f"{k} {shape}": v for k, v in o.items()})
         s = {k[:-len(shape) - 1]: v for k, v in s.items()}
         plain = [(a + b) / 2 for a, b in zip(s["plain"], s["plain again"])]
@@ -129,6 +130,8 @@ def forward(torch):
                 None if QUICK else mezo)
             row(f"plain forward tokens/s / PyTorch's, {shape}", ratio(s["torch plain"], plain),
                 None if QUICK else 1.1, most=False)
+        if ggml:
+            row(f"plain forward tokens/s / ggml's, {shape}", ratio(s["ggml plain"], plain), None if QUICK else 1.1, most=False)
     if not QUICK:
         s = alternate({"pair gaussian 8x64": (e, "pair lean gaussian 8x64"), "plain": (e, "plain lean rank1 8x64"),
                        "plain fast": (e, "plain fast rank1 8x64"), "step fast": (e, "step fast rank1 8x64")})
@@ -235,8 +238,11 @@ def main():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     emit(bench="machine", cpu=model, cores=os.cpu_count(), threads=int(THREADS), date=time.strftime("%Y-%m-%d"),
          kernel=platform.release(), load=round(os.getloadavg()[0], 1))
-    torch = torch_start()
-    forward(torch)
+    torch = baseline("torch_baseline.py", "no PyTorch (python3 -m venv build/venv; build/venv/bin/pip install torch)")
+    ggml = baseline("ggml_baseline.py", "no llama.cpp (bench/baselines/ggml_baseline.py says how to get it)")
+    forward(torch, ggml)
+    if ggml:
+        ggml.close()
     if not QUICK:
         gemm()
     fold(torch)

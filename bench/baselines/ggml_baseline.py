@@ -20,9 +20,12 @@ import sys
 import tempfile
 import time
 
-import gguf
-import llama_cpp as ll
-import numpy as np
+try:
+    import gguf
+    import llama_cpp as ll
+    import numpy as np
+except ImportError as e:
+    sys.exit(f"ggml_baseline: {e}")
 
 QUICK = "--quick" in sys.argv
 D, KV, FFN, VOCAB, LAYERS, HEADS, KV_HEADS = \
