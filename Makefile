@@ -139,8 +139,8 @@ test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what i
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
 	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E) $(REFERENCE)
-test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transformers, PEFT, tokenizers: all of it, minutes
-	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2"; do python3 $$c || exit 1; done
+test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transformers, PEFT, tokenizers, llama.cpp: all of it, minutes
+	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2" tests/check_llama.py; do python3 $$c || exit 1; done
 reference-venv: ## build/venv with those libraries: 4 minutes at most, and never a failure
 	@python3 tests/reference/install.py
 test-netns: all ## eight peers in network namespaces: a partition, NAT (needs nftables)
