@@ -434,7 +434,7 @@ static uint64_t over_rate(struct daemon *d, uint64_t now)
     if (!l->upload && !l->download)
         return 0;
     net_transport_traffic(d->transport, &t);
-    const uint64_t up = peer_bucket_wait(&d->host.up, 1000 * l->upload, t.sent, now);
+    const uint64_t up = peer_bucket_wait(&d->host.up, 1000 * l->upload, t.handed, now);
     const uint64_t down = peer_bucket_wait(&d->host.down, 1000 * l->download, t.received, now);
     return up > down ? up : down;
 }
