@@ -1,5 +1,6 @@
 /* The net actor's start, loop and end. */
 #include "peer/daemon_in.h"
+#include "peer/invite.h"
 #include "peer/log.h"
 #include "peer/notify.h"
 #include <errno.h>
@@ -290,6 +291,11 @@ static void log_started(const struct daemon *d)
     peer_short_id(run, d->m->run_id);
     peer_log(PEER_INFO, "started", "run=%s machine=%s listen=%s dials=%zu data=%llu", run, id, bound ? bound : "none",
              d->n_dials, d->o.data ? (unsigned long long)zo_dataset_size(d->o.data) : 0ull);
+    if (bound) {
+        char invite[PEER_INVITE_BYTES];
+        peer_invite_listening(invite, bound, d->m->run_id, d->self.id);
+        peer_log(PEER_INFO, "invite", "invite=%s", invite);
+    }
 }
 
 /* ---- loop ---- */
