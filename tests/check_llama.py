@@ -180,7 +180,7 @@ def main():
         sys.path.append(str(a.tools / "site"))
         import xllamacpp  # noqa: F401
     except (subprocess.SubprocessError, OSError, ImportError, StopIteration) as e:
-        print(f"skip check_llama: llama.cpp can't be installed here: {str(getattr(e, 'stderr', None) or e).strip()[-200:]}")
+        print(f"skip check_llama: llama.cpp can't be installed here: {str(getattr(e, 'stderr', None) or e).strip().splitlines()[-1][:200]}")
         return 0
     failed = 0
     for name in MODELS:
