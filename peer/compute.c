@@ -678,7 +678,7 @@ static void take(struct peer_compute *c, struct peer_msg *m)
         c->write = (struct peer_msg_write *)(void *)m;
         return; /* kept */
     default:
-        ENSURE(!"a message of the other direction");
+        ENSURE(false); /* a message of the other direction */
     }
     peer_msg_free(m);
 }

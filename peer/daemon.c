@@ -343,7 +343,7 @@ static void take_messages(struct daemon *d)
             quit(d, PEER_END_FAILED);
             break;
         default:
-            ENSURE(!"a message of the other direction");
+            ENSURE(false); /* a message of the other direction */
         }
         peer_msg_free(m);
     }
