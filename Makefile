@@ -5,6 +5,9 @@ PREFIX ?= /usr/local
 B := build/$(MODE)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+# One short line per file; V=1 shows the commands, make -s nothing.
+V ?= 0
+say = $(if $(filter 1,$(V)),,@$(if $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),,printf '  %-4s %s\n' $(1) $@ && ))
 MAKEFLAGS += --no-builtin-rules
 
 DEBS := gcc make pkg-config libsodium-dev libzmq3-dev libopenblas-dev libcmocka-dev libsqlite3-dev libjansson-dev \
@@ -55,38 +58,38 @@ $(B)/zo/model/gemm_avx2.o: ISA := -O3 -mavx2 -mfma
 $(B)/zo/model/gemm_avx512.o: ISA := -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(ALL_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
 $(ZO_LIB): $(call obj,$(ZO))
 $(NET_LIB): $(call obj,$(NET))
 $(PEER_LIB): $(call obj,$(PEER))
 $(B)/lib%.a:
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)ar rcs $@ $^
 $(BIN): $(B)/peer/main.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ $(ALL_LIBS)
 $(B)/tests/zo/%: $(B)/tests/zo/%.o $(ZO_LIB)
-	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/net/%: $(B)/tests/net/%.o $(NET_LIB)
-	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/peer/%: $(B)/tests/peer/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
-	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 $(B)/tests/e2e/liar: $(B)/peer/main.o $(B)/tests/e2e/liar.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
-	$(CC) -Wl,--wrap=zo_codec_seal -o $@ $^ $(ALL_LIBS)
+	$(call say,LINK)$(CC) -Wl,--wrap=zo_codec_seal -o $@ $^ $(ALL_LIBS)
 $(B)/bench/%: $(B)/bench/%.o $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
-	$(CC) -o $@ $^ $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ $(ALL_LIBS)
 # ---- the hostile peer (tests/attack): built for the tests, never installed ----
 ATTACK := build/release/tests/attack/attack
 $(B)/tests/attack/attack: $(patsubst %.c,$(B)/%.o,$(wildcard tests/attack/*.c)) $(PEER_LIB) $(NET_LIB) $(ZO_LIB)
-	$(CC) -o $@ $^ $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ $(ALL_LIBS)
 .PHONY: attack
 attack: all $(ATTACK) ## every attack of tests/attack on a swarm of real peers, and what a flood costs them: minutes
 	@python3 tests/e2e/test_attack.py full flood
 
 # The CUDA kernels, compiled as C: tests/cuda/emulate.h.
 $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(B)/tests/cuda/emulate.o $(ZO_LIB)
-	$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ -lcmocka $(ALL_LIBS)
 
 # ---- CUDA (zo/cuda): a plug-in that the program finds with dlopen; nothing else links CUDA ----
 CUDA ?= 0
@@ -139,8 +142,8 @@ test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what i
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)
 	@python3 tests/run.py $(TESTS) $(ASAN_TESTS) $(FUZZ_REPLAY) $(TSAN_TESTS) $(E2E) $(REFERENCE)
-test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transformers, PEFT, tokenizers: all of it, minutes
-	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2"; do python3 $$c || exit 1; done
+test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transformers, PEFT, tokenizers, llama.cpp: all of it, minutes
+	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2" tests/check_llama.py; do python3 $$c || exit 1; done
 reference-venv: ## build/venv with those libraries: 4 minutes at most, and never a failure
 	@python3 tests/reference/install.py
 test-netns: all ## eight peers in network namespaces: a partition, NAT (needs nftables)
@@ -176,7 +179,7 @@ PEERS ?= 30
 HOURS ?= 0.05
 SEEDS ?= 1
 $(B)/tests/sim/sim: $(B)/tests/sim/sim.o $(B)/tests/sim/world.o $(NET_LIB)
-	$(CC) -o $@ $^ $(ALL_LIBS)
+	$(call say,LINK)$(CC) -o $@ $^ $(ALL_LIBS)
 .PHONY: sim sim-soak sim-swarm
 sim: $(B)/tests/sim/sim ## one simulated swarm: SEED= PEERS= HOURS=, or SEEDS= of them from SEED on
 	@$< $(SEED) $(PEERS) $(HOURS) $(SEEDS)

@@ -488,11 +488,11 @@ enum err net_transport_poll(struct net_transport *t, struct net_event *e, const 
 
 void net_transport_traffic(const struct net_transport *t, struct net_traffic *out)
 {
-    *out = (struct net_traffic){.sent = t->past_out, .received = t->past_in};
+    *out = (struct net_traffic){.sent = t->past_out, .received = t->past_in, .handed = t->past_handed};
     for (size_t i = 0; i < t->n_conns; i++) {
-        const struct conn *c = t->conns[i];
-        out->sent += c->tcp_out > 0 ? c->tcp_out : c->handed;
-        out->received += c->tcp_in > c->delivered ? c->tcp_in : c->delivered;
+        out->sent += conn_sent(t->conns[i]);
+        out->received += conn_received(t->conns[i]);
+        out->handed += t->conns[i]->handed;
     }
 }
 
@@ -510,8 +510,8 @@ bool net_transport_link(const struct net_transport *t, size_t i, struct net_link
         (void)snprintf(out->address, sizeof out->address, "%s",
                        c->dial ? c->dial->address : c->peer);
         (void)snprintf(out->listen, sizeof out->listen, "%s", c->listen);
-        out->sent = c->tcp_out > 0 ? c->tcp_out : c->handed;
-        out->received = c->tcp_in > c->delivered ? c->tcp_in : c->delivered;
+        out->sent = conn_sent(c);
+        out->received = conn_received(c);
         out->rtt_us = c->rtt_us;
         out->silent_ms = (uint32_t)(now_ms - c->heard_ms);
         out->age_ms = (uint32_t)(now_ms - c->up_ms);

@@ -33,10 +33,25 @@ struct conn *conn_new(struct net_transport *t, bool outgoing)
     return c;
 }
 
+/* What was handed over may still wait, and is more than the kernel will count at its first look: until then nothing was sent.
+ * Once the connection is gone the kernel can't be asked for the rest. */
+uint64_t conn_sent(const struct conn *c)
+{
+    if (c->gone_ms)
+        return c->handed > c->tcp_out ? c->handed : c->tcp_out;
+    return c->tcp_counts ? c->tcp_out : c->looked ? c->handed : 0;
+}
+
+uint64_t conn_received(const struct conn *c)
+{
+    return c->tcp_in > c->delivered ? c->tcp_in : c->delivered;
+}
+
 void conn_remove(struct net_transport *t, struct conn *c)
 {
-    t->past_in += c->tcp_in > c->delivered ? c->tcp_in : c->delivered;
-    t->past_out += c->tcp_out > 0 ? c->tcp_out : c->handed;
+    t->past_in += conn_received(c);
+    t->past_out += conn_sent(c);
+    t->past_handed += c->handed;
     for (size_t i = 0; i < t->n_conns; i++)
         if (t->conns[i] == c) {
             t->conns[i] = t->conns[--t->n_conns];

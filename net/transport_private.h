@@ -63,6 +63,7 @@ struct conn {
     uint32_t link;
     uint64_t delivered, handed;  /* bytes on the wire of messages given to us, taken from us */
     uint64_t tcp_in, tcp_out;    /* the kernel's counts, as last seen */
+    bool tcp_counts, looked;     /* the kernel counts what is sent; it was asked */
     uint64_t sample;             /* bytes that ZeroMQ had taken from the kernel at the last tick; judged at the next EAGAIN */
     uint32_t rtt_us;
     int64_t frames_left, bytes_left; /* this link's rates */
@@ -131,7 +132,7 @@ struct net_transport {
     uint64_t refilled_ms;
     unsigned in_row;     /* frames handed out since the descriptors were last looked at */
     size_t turn;         /* whose socket is read next */
-    uint64_t past_in, past_out; /* bytes of connections that ended */
+    uint64_t past_in, past_out, past_handed; /* bytes of connections that ended */
     struct net_transport_counters count;
 };
 
@@ -146,6 +147,7 @@ void zmq_socket_end(void **socket, void **monitor, int linger_ms);
 bool zmq_monitor_next(void *monitor, uint16_t *event, int32_t *value);
 bool peer_of(int fd, char out[ADDRESS_MAX], char host[HOST_MAX], bool *loopback);
 void tcp_look(struct conn *c); /* updates tcp_in, tcp_out, sample, rtt_us */
+uint64_t conn_sent(const struct conn *c), conn_received(const struct conn *c); /* for traffic; neither ever falls */
 void tcp_cut(const struct conn *c); /* shuts the descriptor down, if it is still that connection */
 
 /* ---- transport_link.c ---- */

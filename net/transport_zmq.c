@@ -283,8 +283,12 @@ void tcp_look(struct conn *c)
                 : 0;
     }
     if (n >= offsetof(struct tcp_info, tcpi_bytes_retrans) + sizeof i.tcpi_bytes_retrans &&
-        i.tcpi_bytes_sent >= i.tcpi_bytes_retrans)
-        c->tcp_out = i.tcpi_bytes_sent - i.tcpi_bytes_retrans;
+        i.tcpi_bytes_sent >= i.tcpi_bytes_retrans) {
+        const uint64_t out = i.tcpi_bytes_sent - i.tcpi_bytes_retrans;
+        c->tcp_out = out > c->tcp_out ? out : c->tcp_out; /* counted before it is sent again, a repetition takes some back */
+        c->tcp_counts = true;
+    }
+    c->looked = true;
     c->rtt_us = i.tcpi_rtt;
     if (n >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof i.tcpi_min_rtt && i.tcpi_min_rtt > 0 && i.tcpi_min_rtt < i.tcpi_rtt)
         c->rtt_us = i.tcpi_min_rtt; /* the smoothed one holds delayed acknowledgements: 40 ms where the wire takes none */

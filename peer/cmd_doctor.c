@@ -1,5 +1,6 @@
 /* onebyte doctor: is this machine ready, and if not, what to do. */
 #include "peer/engine.h"
+#include "peer/invite.h"
 #include "peer/json_out.h"
 #include "peer/options.h"
 #include <arpa/inet.h>
@@ -146,21 +147,13 @@ static void check_limits(struct doctor *d)
               "%llu open files allowed", (unsigned long long)r.rlim_cur);
 }
 
-/* A socket that would leave this machine: its own address tells whether we stand behind a translator.  Nothing is sent. */
+/* This machine's own address tells whether it stands behind a translator. */
 static void check_nat(struct doctor *d)
 {
-    struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(9)},
-                       own = {.sin_family = AF_INET};
-    socklen_t n = sizeof own;
+    struct in_addr own = {0};
     char text[INET_ADDRSTRLEN] = "";
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    (void)inet_pton(AF_INET, "192.0.2.1", &far.sin_addr);
-    const bool routed = fd >= 0 && connect(fd, (const struct sockaddr *)&far, sizeof far) == 0 &&
-                        getsockname(fd, (struct sockaddr *)&own, &n) == 0;
-    if (fd >= 0)
-        close(fd);
-    (void)inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
-    const uint32_t a = ntohl(own.sin_addr.s_addr);
+    const bool routed = peer_own_address(text) && inet_pton(AF_INET, text, &own) == 1;
+    const uint32_t a = ntohl(own.s_addr);
     const bool inner =
         a >> 24 == 10 || a >> 20 == 0xAC1 || a >> 16 == 0xC0A8 || a >> 22 == (100u << 2 | 1);
     if (!routed)

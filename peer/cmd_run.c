@@ -305,7 +305,7 @@ static const struct peer_option options[] = {
      "where to compute: auto takes a GPU if the CUDA plug-in finds one with memory enough (default: auto)", 0, 0},
     {"precision", PEER_CHOICE, AT(precision), "bf16|fp16|fp32", "of matrix products on a GPU (default: bf16)", 0, 0},
     {"batch", PEER_U64, AT(batch), "N", "examples per measuring call (default: grows until a call takes 0.2 s)", 1, 65536},
-    {"segment", PEER_U64, AT(segment), "N", "records per segment (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},
+    {"segment", PEER_U64, AT(segment), "N", "records per segment, at most (default: the manifest's segment_max)", 1, LIMIT_SEGMENT_COUNT},
     {"seal", PEER_F64, AT(seal), "SECONDS", "send what was measured after this time at the latest (default: the manifest's)", 0.001, 3600},
     {"linger", PEER_F64, AT(linger), "SECONDS", "quiet time before leaving at the last step (default: 2)", 0, 86400},
     {"drain", PEER_F64, AT(drain), "SECONDS", "at most this long for neighbours to catch up at the end (default: 60)", 0, 86400},

@@ -93,7 +93,7 @@ static enum err get(const struct peer_home *h, json_t **out, struct err_why *why
     if (e != ERR_NOTFOUND)
         return e;
     if (peer_home_running(h))
-        return err_set(why, ERR_AGAIN, "the peer in %s is starting; try again in a moment", h->dir);
+        return err_set(why, ERR_AGAIN, "the peer in %s is still starting or fetching the base model: what it prints says how far it is", h->dir);
     return stopped(h, out, why);
 }
 

@@ -23,7 +23,11 @@ static enum err call(const struct values *v, struct peer_home *home, json_t *req
         json_decref(request);
         return e;
     }
-    return peer_control_call(home->dir, request, 10000, reply, why);
+    const enum err got = peer_control_call(home->dir, request, 10000, reply, why);
+    if (got == ERR_NOTFOUND && peer_home_running(home))
+        return err_set(why, ERR_AGAIN, "the peer in %s is still starting or fetching the base model: wait, or end it there with Ctrl-C",
+                       home->dir);
+    return got;
 }
 
 static int done(const struct values *v, json_t *reply, const char *text)

@@ -477,11 +477,19 @@ static void batch_adapt(struct peer_compute *c, double took)
         c->batch /= 2;
 }
 
+/* Records in the segment being filled, at most; a multiple of K.  A feed's first one is short, as it reaches every peer several
+ * times: no tree is known yet.  A round of a sync run is one segment, whichever it is. */
+static size_t segment_room(const struct peer_compute *c)
+{
+    const size_t k = c->rules->k, first = k > LIMIT_FIRST_SEGMENT ? k : LIMIT_FIRST_SEGMENT / k * k;
+    return c->next_seq > 0 || is_sync(c) || c->o.segment_max < first ? c->o.segment_max : first;
+}
+
 static void measure(struct peer_compute *c)
 {
     struct peer_engine *e = c->o.engine;
     const uint32_t k = c->rules->k, per = peer_group_passes_n(c->rules);
-    size_t groups = (c->o.segment_max - c->n_g) / k;
+    size_t groups = (segment_room(c) - c->n_g) / k;
     groups = groups < c->batch ? groups : c->batch;
     if (groups * per > c->passes_max) {
         free(c->passes);
@@ -670,7 +678,7 @@ static void take(struct peer_compute *c, struct peer_msg *m)
         c->write = (struct peer_msg_write *)(void *)m;
         return; /* kept */
     default:
-        ENSURE(!"a message of the other direction");
+        ENSURE(false); /* a message of the other direction */
     }
     peer_msg_free(m);
 }
@@ -725,7 +733,7 @@ static bool turn(struct peer_compute *c)
 
 static bool segment_full(const struct peer_compute *c)
 {
-    return c->n_g + c->rules->k > c->o.segment_max || (c->n_g > 0 && now_s() - c->segment_began >= c->o.seal_s);
+    return c->n_g + c->rules->k > segment_room(c) || (c->n_g > 0 && now_s() - c->segment_began >= c->o.seal_s);
 }
 
 /* Everything that has come, unless folding must catch up first. */

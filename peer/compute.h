@@ -153,7 +153,7 @@ struct peer_compute_options {
     struct peer_engine *engine;       /* with a state; the actor's until peer_compute_stop returns */
     const struct zo_dataset *data;    /* NULL: fold and relay only */
     size_t batch;                     /* examples per call; 0: grows until a call takes a good fraction of a second */
-    uint32_t segment_max;             /* multiple of K */
+    uint32_t segment_max;             /* multiple of K; a feed's first segment is shorter (LIMIT_FIRST_SEGMENT) */
     double seal_s;
 };
 

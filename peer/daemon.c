@@ -1,5 +1,6 @@
 /* The net actor's start, loop and end. */
 #include "peer/daemon_in.h"
+#include "peer/invite.h"
 #include "peer/log.h"
 #include "peer/notify.h"
 #include <errno.h>
@@ -290,6 +291,11 @@ static void log_started(const struct daemon *d)
     peer_short_id(run, d->m->run_id);
     peer_log(PEER_INFO, "started", "run=%s machine=%s listen=%s dials=%zu data=%llu", run, id, bound ? bound : "none",
              d->n_dials, d->o.data ? (unsigned long long)zo_dataset_size(d->o.data) : 0ull);
+    if (bound) {
+        char invite[PEER_INVITE_BYTES];
+        peer_invite_listening(invite, bound, d->m->run_id, d->self.id);
+        peer_log(PEER_INFO, "invite", "invite=%s", invite);
+    }
 }
 
 /* ---- loop ---- */
@@ -337,7 +343,7 @@ static void take_messages(struct daemon *d)
             quit(d, PEER_END_FAILED);
             break;
         default:
-            ENSURE(!"a message of the other direction");
+            ENSURE(false); /* a message of the other direction */
         }
         peer_msg_free(m);
     }
@@ -434,7 +440,7 @@ static uint64_t over_rate(struct daemon *d, uint64_t now)
     if (!l->upload && !l->download)
         return 0;
     net_transport_traffic(d->transport, &t);
-    const uint64_t up = peer_bucket_wait(&d->host.up, 1000 * l->upload, t.sent, now);
+    const uint64_t up = peer_bucket_wait(&d->host.up, 1000 * l->upload, t.handed, now);
     const uint64_t down = peer_bucket_wait(&d->host.down, 1000 * l->download, t.received, now);
     return up > down ? up : down;
 }

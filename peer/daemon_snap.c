@@ -18,7 +18,7 @@
 
 enum { WANT_STATE = 69, STATE = 70, WANT_BYTES = 17, STATE_HEAD = 25 };
 static const uint64_t look_ns = 5 * NS;       /* for a neighbour that has one */
-static const uint64_t patience_ns = 5 * NS;   /* without a piece of it */
+static const uint64_t patience_ns = 20 * NS;  /* without a piece of it: a donor at --max-upload 16 rests 16 s after a window */
 static const uint64_t ledger_ns = 60 * NS;    /* for the ledger to reach it */
 static const uint64_t look_again_ns = NS / 20;
 static const uint64_t report_ns = 2 * NS;

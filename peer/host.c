@@ -247,7 +247,7 @@ uint64_t peer_bucket_wait(struct peer_bucket *b, uint64_t rate, uint64_t total, 
     if (b->at_ns == 0)
         b->left = (double)rate;
     else
-        b->left += (double)(now_ns - b->at_ns) / 1e9 * (double)rate - (double)(total - b->seen);
+        b->left += (double)(now_ns - b->at_ns) / 1e9 * (double)rate - (total > b->seen ? (double)(total - b->seen) : 0);
     if (b->left > (double)rate)
         b->left = (double)rate;
     b->at_ns = now_ns;

@@ -54,7 +54,7 @@ struct peer_bucket { /* bytes that may pass now; below 0: debt */
     double left;
     uint64_t at_ns, seen;
 };
-/* total: bytes passed so far.  Returns ns until the debt is paid, 0: go on.  rate in bytes a second, 0: no limit. */
+/* total: bytes passed so far; a fall is taken for nothing passed.  Returns ns until the debt is paid, 0: go on.  rate in bytes a second, 0: no limit. */
 uint64_t peer_bucket_wait(struct peer_bucket *b, uint64_t rate, uint64_t total, uint64_t now_ns);
 
 struct peer_host { /* zeroed, then limits: ready */

@@ -1,7 +1,11 @@
 #include "peer/invite.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <onebyte/net/id.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static const char scheme[] = "onebyte://";
 
@@ -57,4 +61,32 @@ void peer_invite_print(char out[PEER_INVITE_BYTES], const struct peer_invite *i)
     net_hex(key, i->key, 32);
     (void)snprintf(out, PEER_INVITE_BYTES, "%s%s/%s%s%s", scheme, i->address, run,
                    i->has_key ? "?key=" : "", i->has_key ? key : "");
+}
+
+bool peer_own_address(char out[16])
+{
+    struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(9)}, own = {.sin_family = AF_INET};
+    socklen_t n = sizeof own;
+    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    (void)inet_pton(AF_INET, "192.0.2.1", &far.sin_addr); /* TEST-NET-1: anywhere else */
+    const bool routed = fd >= 0 && connect(fd, (const struct sockaddr *)&far, sizeof far) == 0 &&
+                        getsockname(fd, (struct sockaddr *)&own, &n) == 0;
+    if (fd >= 0)
+        close(fd);
+    return routed && inet_ntop(AF_INET, &own.sin_addr, out, 16) != NULL;
+}
+
+void peer_invite_listening(char out[PEER_INVITE_BYTES], const char *listening, const uint8_t run_id[32], const uint8_t machine[32])
+{
+    struct peer_invite i = {.has_key = true};
+    char own[16];
+    const char *port = strrchr(listening, ':');
+    const bool any = strncmp(listening, "0.0.0.0:", 8) == 0 || strncmp(listening, "[::]:", 5) == 0;
+    if (any && port && peer_own_address(own))
+        (void)snprintf(i.address, sizeof i.address, "%s%s", own, port);
+    else
+        (void)snprintf(i.address, sizeof i.address, "%s", listening);
+    memcpy(i.run_id, run_id, 32);
+    memcpy(i.key, machine, 32);
+    peer_invite_print(out, &i);
 }

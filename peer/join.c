@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <onebyte/base/bytes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +14,14 @@
 #include <unistd.h>
 
 enum { DONORS = 8, PATH_BYTES = PEER_PATH_BYTES + 280 };
-static const int64_t patience_ms = 5000; /* without a piece: asked again */
+static const int64_t patience_ms = 5000; /* without a piece: asked again; on top of twice what the last answer took */
 static const int64_t report_ms = 2000;
 
 struct donor {
     uint32_t link; /* 0: free */
     size_t piece;  /* index into pieces; SIZE_MAX: idle */
     uint64_t got, asked_to;
-    int64_t heard_ms;
+    int64_t heard_ms, asked_ms, took_ms; /* asked_ms 0: answered; took_ms: a donor with --max-upload rests between its answers */
     uint8_t *buf; /* [PEER_CHUNK_BYTES] */
 };
 
@@ -39,7 +40,7 @@ struct join {
     struct piece *pieces;
     size_t n_pieces, n_done;
     int *fds;
-    uint64_t bytes_done, bytes_total;
+    uint64_t bytes_before, bytes_done, bytes_total; /* before: left by an earlier try */
     int64_t reported_ms, began_ms;
     /* manifest */
     char *text;
@@ -156,6 +157,7 @@ static void next_piece(struct join *j, struct donor *d)
             j->pieces[i].state = 1;
             d->piece = i;
             d->got = 0;
+            d->asked_ms = now_ms();
             want_window(j, d);
             return;
         }
@@ -205,11 +207,16 @@ static void take_chunk(struct join *j, struct donor *d, const uint8_t *f, size_t
     memcpy(d->buf + d->got, f + JOIN_CHUNK_HEAD, len);
     d->got += len;
     d->heard_ms = now_ms();
+    if (d->asked_ms)
+        d->took_ms = d->heard_ms - d->asked_ms;
+    d->asked_ms = 0;
     net_transport_useful(j->t, d->link); /* asked for: no flood, however fast */
-    if (d->got == total)
+    if (d->got == total) {
         piece_done(j, d);
-    else if (d->got >= d->asked_to)
+    } else if (d->got >= d->asked_to) {
+        d->asked_ms = d->heard_ms;
         want_window(j, d);
+    }
 }
 
 /* ---- loop ---- */
@@ -257,9 +264,15 @@ static void report(struct join *j)
     if (!j->m || now - j->reported_ms < report_ms)
         return;
     j->reported_ms = now;
-    const double s = (double)(now - j->began_ms) / 1000, rate = s > 0 ? (double)j->bytes_done / s : 0;
-    peer_log(PEER_INFO, "fetch", "bytes=%" PRIu64 " of=%" PRIu64 " bytes_per_s=%.3g left_s=%.0f", j->bytes_done,
-             j->bytes_total, rate, rate > 0 ? (double)(j->bytes_total - j->bytes_done) / rate : 0.0);
+    uint64_t here = j->bytes_done;
+    for (size_t i = 0; i < DONORS; i++)
+        here += j->donors[i].link && j->donors[i].piece != SIZE_MAX ? j->donors[i].got : 0; /* its chunk is not whole yet */
+    const double s = (double)(now - j->began_ms) / 1000, rate = s > 0 ? (double)(here - j->bytes_before) / s : 0;
+    if (rate > 0)
+        peer_log(PEER_INFO, "fetch", "bytes=%" PRIu64 " of=%" PRIu64 " bytes_per_s=%.0f left_s=%.0f", here, j->bytes_total, rate,
+                 ceil((double)(j->bytes_total - here) / rate));
+    else
+        peer_log(PEER_INFO, "fetch", "bytes=%" PRIu64 " of=%" PRIu64 " waiting=yes", here, j->bytes_total);
 }
 
 static enum err loop(struct join *j, struct err_why *why)
@@ -272,9 +285,15 @@ static enum err loop(struct join *j, struct err_why *why)
             event(j, &e);
         else if (err != ERR_AGAIN)
             return err_set(why, err, "the network stopped: %s", err_str(err));
-        for (size_t i = 0; i < DONORS; i++)
-            if (j->donors[i].link && now_ms() - j->donors[i].heard_ms > patience_ms)
-                go_on(j, &j->donors[i]);
+        for (size_t i = 0; i < DONORS; i++) {
+            struct donor *d = &j->donors[i];
+            const int64_t now = now_ms();
+            if (!d->link || now - d->heard_ms <= patience_ms + 2 * d->took_ms)
+                continue;
+            if (d->asked_ms)
+                d->took_ms = now - d->asked_ms; /* so far: a question that only waits is not asked again and again */
+            go_on(j, d);
+        }
         report(j);
     }
     return ERR_OK;
@@ -387,6 +406,7 @@ static enum err fetch(struct join *j, const struct peer_home *h, const char *con
         TRY(file_open(j, i, dir, at, why));
         at += j->m->files[i].n_chunks;
     }
+    j->bytes_before = j->bytes_done;
     if (j->n_done < j->n_pieces) {
         TRY(join_open(j, h, connect, n, j->m->run_id, why));
         peer_log(PEER_INFO, "fetch", "what=model bytes=%" PRIu64 " of=%" PRIu64 " files=%zu", j->bytes_done, j->bytes_total,

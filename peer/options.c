@@ -112,7 +112,7 @@ static enum err option_set(void *values, const struct peer_option *o, const char
         return ERR_OK;
     }
     }
-    ENSURE(!"an option kind without a parser");
+    ENSURE(false); /* an option kind without a parser */
     return ERR_RANGE;
 }
 

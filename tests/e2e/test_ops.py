@@ -127,6 +127,19 @@ def test_upload_limit(folder, swarm):
     assert a.end() == 0 and b.end() == 0
 
 
+def test_join_from_a_limited_donor(folder, swarm):
+    """The base model in windows of 256 kB at 100 kB/s: the donor rests between them, and the joiner waits for it."""
+    s = swarm("--n0", 64, "--steps", 1000)
+    a = s.peer("a", "--max-upload", 100, "--paused").start()
+    at, x = a.address(), a.status()
+    b = s.peer("b", "--relay", manifest=f"onebyte://{at}/{x['run_id']}?key={x['machine_id']}", data=None).start()
+    b.wait_status("to have joined", lambda y: y["peers"])
+    x = a.running()
+    size = sum(os.path.getsize(f"{DEMO}/model/{n}") for n in os.listdir(f"{DEMO}/model"))
+    assert size < x["bytes"]["sent"] <= 100000 * (x["uptime_s"] + 1) + (1 << 18) + (1 << 16), (size, x["bytes"])
+    assert a.end() == 0 and b.end() == 0
+
+
 def test_download_limit(folder, swarm):
     """As for the upload, on the joiner's side: it holds back what others would send faster."""
     s = swarm("--n0", 64, "--steps", 200)

@@ -130,6 +130,7 @@ def test_join_by_invite(folder, swarm):
     at = a.address()
     x = a.wait_status("some records", lambda x: x["records"]["own"] > 0)
     invite = f"onebyte://{at}/{x['run_id']}?key={x['machine_id']}"
+    assert f" ev=invite invite={invite}\n" in a.log(), a.log()
     b = s.peer("b", manifest=invite).start()
     b.wait_status("to contribute", lambda x: x["records"]["own"] > 0)
     settle([a, b])

@@ -194,9 +194,14 @@ static void bytes_on_the_wire_are_predicted_exactly(void **state)
     PUMP_FOR(0.3, &a,
              &b); /* the handshake's last bytes, and a tick that looks at the kernel's counts */
     assert_true(net_transport_link(a.t, 0, &before));
+    struct net_traffic last = {0}, at_first, now;
+    net_transport_traffic(b.t, &at_first);
     for (size_t n = 1; n < sizeof frame; n += 37) {
         assert_int_equal(net_transport_send(b.t, b.link, frame, n), ERR_OK);
         want += wire_bytes(n);
+        net_transport_traffic(b.t, &now);
+        assert_true(now.sent >= last.sent && now.handed == at_first.handed + want); /* known at once, and nothing ever falls */
+        last = now;
     }
     const uint64_t delivered = c->delivered;
     PUMP_UNTIL(c->delivered - delivered == want, &a, &b);
@@ -204,7 +209,7 @@ static void bytes_on_the_wire_are_predicted_exactly(void **state)
                &b);
     struct net_traffic ta, tb;
     PUMP_UNTIL((net_transport_traffic(a.t, &ta), net_transport_traffic(b.t, &tb),
-                ta.received >= want && tb.sent >= want),
+                assert_true(tb.sent >= last.sent), last = tb, ta.received >= want && tb.sent >= want),
                &a, &b);
     peer_end(&a);
     peer_end(&b);

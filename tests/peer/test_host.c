@@ -174,6 +174,9 @@ static void a_bucket_holds_its_rate(void **state)
     assert_true(total >= rate * (now - second) / second); /* and it is used */
     (void)peer_bucket_wait(&b, rate, total, now + 3600 * second);
     assert_true(b.left <= (double)rate); /* an idle hour is no credit */
+    b = (struct peer_bucket){0};
+    (void)peer_bucket_wait(&b, rate, 500, now);
+    assert_int_equal(peer_bucket_wait(&b, rate, 400, now), 0); /* a count that fell is no endless debt */
 }
 
 static void limits_are_the_kernels(void **state)

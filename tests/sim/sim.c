@@ -34,8 +34,8 @@ static int swarm(uint32_t peers, uint64_t records, uint32_t segment, uint32_t de
                               .delay_ns = 50000000,
                               .heal_ns = UINT64_C(600000000000),
                               .measure = peers <= 128};
-    o.seal_ns = UINT64_C(60000000000) * peers / 1000 + 1000000000;
-    const double segments = (double)records / (segment / 2.0 + 0.5);
+    o.seal_ns = UINT64_C(60000000) * peers; /* the same records per second, whatever the number of peers */
+    const double segments = (double)records / (segment / 2.0 + 0.5) + peers; /* each feed's first one is short */
     o.duration_ns = (uint64_t)(1.05 * segments / peers * (double)o.seal_ns) + UINT64_C(30000000000);
     world_run(&o, &r);
     printf("{\"peers\": %u, \"records\": %" PRIu64 ", \"segments\": %" PRIu64

@@ -688,6 +688,8 @@ static void seal(struct world *w, uint32_t i)
     net_gossip_clock(p->g, &clock);
     s.first_seq = e.count;
     s.count = (uint16_t)(w->o.k * (1 + draw(w, w->o.segment_max / w->o.k)));
+    if (e.count == 0 && !w->o.sync && s.count > LIMIT_FIRST_SEGMENT) /* as peer/compute.c does */
+        s.count = (uint16_t)(LIMIT_FIRST_SEGMENT / w->o.k * w->o.k);
     s.step = (uint32_t)clock.step;
     if (w->o.sync) { /* a round is at least the last one of its own feed */
         struct net_feed_view v;

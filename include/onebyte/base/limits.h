@@ -31,6 +31,7 @@ enum {
     LIMIT_ADDRESSES_TOLD = 16,   /* in one frame */
     LIMIT_FLOOD_FEEDS = 128,     /* up to so many feeds, a new link or feed floods until pruned: the shortest trees */
     LIMIT_FLOOD_LINKS = 4,       /* beyond, a new feed's first segment goes to so many neighbours */
+    LIMIT_FIRST_SEGMENT = 16,    /* records a peer puts into a feed's first segment: no tree is known yet, so it is flooded */
     LIMIT_ADMITTED = 65536,      /* signed admissions held */
     LIMIT_OVER = 1000,           /* questions of one link that its rate left unanswered, then it is closed; .. */
     LIMIT_OVER_PER_S = 100,      /* .. so many a second are forgiven: an honest one has at most 32 open at a time */

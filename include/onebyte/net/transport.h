@@ -91,8 +91,9 @@ void net_transport_close(struct net_transport *t, uint32_t link, bool blame);
 NODISCARD enum err net_transport_poll(struct net_transport *t, struct net_event *e, const int *fds, size_t n_fds, int timeout_ms);
 
 struct net_traffic {
-    uint64_t sent, received; /* bytes of TCP payload incl. ZMTP, CURVE and handshakes, of all connections ever */
-};
+    uint64_t sent, received; /* bytes of TCP payload incl. ZMTP, CURVE and handshakes, of all connections ever; as of the last tick */
+    uint64_t handed;         /* of the frames given to net_transport_send: known at once, still to be sent perhaps */
+}; /* none of them ever falls */
 void net_transport_traffic(const struct net_transport *t, struct net_traffic *out);
 
 struct net_link_view {
