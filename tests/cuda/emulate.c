@@ -131,6 +131,44 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
     emu_sync();
 }
 
+/* Copies under way: a group is carried out when its thread waits for it, so that who does not wait reads what was there. */
+enum { COPIES = 8 };
+struct copies {
+    struct {
+        void *to;
+        const void *from;
+    } copy[COPIES];
+    uint32_t n;
+};
+static struct {
+    struct copies open, newest, older;
+} under_way[ZO_CUDA_THREADS];
+
+void ob_copy16(void *to, const void *from)
+{
+    struct copies *c = &under_way[emu_thread].open;
+    ENSURE(((uintptr_t)to | (uintptr_t)from) % 16 == 0);
+    ENSURE(c->n < COPIES);
+    c->copy[c->n].to = to;
+    c->copy[c->n++].from = from;
+}
+
+void ob_copies_commit(void)
+{
+    ENSURE(under_way[emu_thread].older.n == 0); /* the kernels have two groups under way at most */
+    under_way[emu_thread].older = under_way[emu_thread].newest;
+    under_way[emu_thread].newest = under_way[emu_thread].open;
+    under_way[emu_thread].open.n = 0;
+}
+
+void ob_copies_wait(void)
+{
+    struct copies *c = &under_way[emu_thread].older;
+    for (uint32_t i = 0; i < c->n; i++)
+        memcpy(c->copy[i].to, c->copy[i].from, 16);
+    c->n = 0;
+}
+
 /* To nearest, ties to even: clang 14 has no _Float16 on x86. */
 uint16_t emu_to_half(float x)
 {

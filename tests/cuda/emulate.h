@@ -9,6 +9,7 @@
 
 #define OB_D __attribute__((unused)) static inline
 #define OB_SHARED static
+#define OB_SHARED16 static __attribute__((aligned(16)))
 #define OB_THREAD (emu_thread)
 #define OB_BLOCK_X (emu_block_x)
 #define OB_BLOCK_Y (emu_block_y)
@@ -55,9 +56,21 @@ OB_D float ob_warp_max(float x)
     return emu_warp(x, emu_max);
 }
 
-OB_D void ob_copy16(void *to, const void *from)
+/* Aligned as the device demands it; carried out as late as it may. */
+void ob_copy16(void *to, const void *from);
+void ob_copies_commit(void);
+void ob_copies_wait(void);
+
+OB_D void ob_get2(uint32_t x[2], const uint32_t *from)
 {
-    memcpy(to, from, 16);
+    ENSURE((uintptr_t)from % 8 == 0);
+    memcpy(x, from, 8);
+}
+
+OB_D void ob_put2(uint32_t *to, const uint32_t x[2])
+{
+    ENSURE((uintptr_t)to % 8 == 0);
+    memcpy(to, x, 8);
 }
 
 OB_D int ob_popcount(uint32_t x)

@@ -263,6 +263,43 @@ static void adapters(void **state)
     for_each_model(check_adapters);
 }
 
+/* The resident weights that a fold wrote are those that the state gives, bit for bit. */
+static void resident_weights_follow_the_fold(void **state)
+{
+    static const int8_t codes[70] = {120, -77, 31, [40] = 9, [69] = -127};
+    static const enum zo_device_type types[] = {ZO_DEVICE_BF16, ZO_DEVICE_FP16, ZO_DEVICE_FP32};
+    const struct zo_fold folds[2] = {{.key = {4, 5}, .count = 70, .lag = 70, .codes = codes},
+                                     {.key = {7, 5}, .count = 70, .lag = 99, .codes = codes}};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(types); k++) {
+        struct setup s;
+        size_t compared = 0, changed = 0;
+        set_up(&s, k == 1 ? "tests/vectors/models/gpt2" : "tests/vectors/models/llama", NULL, ZO_RANK1, types[k],
+               ZO_MEMORY_FAST);
+        for (uint32_t t = 0; t < s.rules.n_tensors; t++) {
+            const struct zo_tensor *z = &s.rules.tensors[t];
+            const size_t bytes = (size_t)zo_tensor_elements(z) * zo_cuda_type_bytes(s.device->type);
+            if (!s.device->copies[t])
+                continue;
+            uint8_t *before = malloc(bytes), *folded = malloc(bytes), *want = malloc(bytes);
+            assert_true(before && folded && want);
+            assert_int_equal(zo_cuda_get(s.device, before, s.device->copies[t], bytes), ERR_OK);
+            assert_int_equal(zo_device_fold(s.device, folds, 2), ERR_OK);
+            assert_int_equal(zo_cuda_get(s.device, folded, s.device->copies[t], bytes), ERR_OK);
+            assert_int_equal(zo_cuda_weights_refresh(s.device, true), ERR_OK);
+            assert_int_equal(zo_cuda_get(s.device, want, s.device->copies[t], bytes), ERR_OK);
+            assert_memory_equal(folded, want, bytes);
+            changed += memcmp(before, want, bytes) != 0;
+            compared++;
+            free(before);
+            free(folded);
+            free(want);
+        }
+        assert_true(compared > 4 && changed == compared);
+        tear_down(&s);
+    }
+}
+
 /* What the device folds, its forward pass reads: with resident weights too. */
 static void folding_reaches_the_losses(void **state)
 {
@@ -320,6 +357,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_architecture_along_rank1), cmocka_unit_test(dense_kinds),
         cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
         cmocka_unit_test(long_sequences),
+        cmocka_unit_test(resident_weights_follow_the_fold),
         cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

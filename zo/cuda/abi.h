@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 enum {
-    ZO_CUDA_VERSION = 1,
+    ZO_CUDA_VERSION = 2, /* of this file: the arguments' layouts too */
     ZO_CUDA_THREADS = 256, /* of every block */
     ZO_CUDA_WARP = 32,
     ZO_CUDA_TILE = 128,    /* rows and columns of one block of the rank-1 fold: a Philox block of bits */
@@ -51,14 +51,17 @@ struct zo_cuda_passes {
 
 /* ---- state ---- */
 
-/* out[i * n + r] <- (v ? v_r : 1) * sign i of record first + r, i < n_blocks * 128, r < n. */
+/* out[i * n + r] <- (weighted ? v_r : 1) * sign i of record first + r, i < n_blocks * 128, r < n; both sides of a matrix. */
 struct k_expand {
     struct zo_cuda_records r;
-    uint32_t domain_tensor, n_blocks, first, n; /* n: a multiple of 4 */
-    uint32_t weighted;
-    int8_t *out;
+    uint32_t first, n; /* n: a multiple of 4 */
+    struct {
+        uint32_t domain_tensor, n_blocks, weighted;
+        int8_t *out;
+    } side[2];
 };
-/* m (rows, cols) -= sum over groups g of coef[g] * sum over its records of a[i][r] b[j][r], mod 2^bits. */
+/* m (rows, cols) -= sum over groups g of coef[g] * sum over its records of a[i][r] b[j][r], mod 2^bits.
+ * copy (bits 32; NULL: none) <- the new m * scale in `type`. */
 struct k_fold_tile {
     void *m;
     uint32_t bits;
@@ -66,6 +69,9 @@ struct k_fold_tile {
     const int8_t *a, *b; /* (rows padded to 128, n), (cols padded to 128, n) */
     uint32_t n;          /* a multiple of ZO_CUDA_CHUNK */
     const uint64_t *coef; /* [n / ZO_CUDA_GROUP] */
+    void *copy;
+    uint32_t type;
+    float scale;
 };
 /* m [n] -= sum over groups of coef[g] * sum of v h; streams of one domain and tensor. */
 struct k_fold_dense {

@@ -32,7 +32,8 @@ enum err zo_device_open_table(struct zo_device **d, const struct zo_cuda_api *ap
 
 enum err zo_device_open(struct zo_device **d, const char *plugin, uint32_t index, struct err_why *why)
 {
-    void *library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL);
+    /* Kept for good: threads and exit handlers of CUDA's libraries outlive a device, and loading them again takes long. */
+    void *library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!library)
         return err_set(why, ERR_NOTFOUND, "no CUDA plug-in (%.400s)", dlerror());
     const struct zo_cuda_api *(*table)(void) = NULL;
@@ -65,6 +66,7 @@ void zo_device_free(struct zo_device *d)
     if (d->library)
         (void)dlclose(d->library);
     free(d->params);
+    free(d->copies);
     free(d->m);
     free(d);
 }

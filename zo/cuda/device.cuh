@@ -17,6 +17,7 @@
 
 #define OB_D static __device__ __forceinline__
 #define OB_SHARED __shared__
+#define OB_SHARED16 __shared__ __align__(16) /* what ob_copy16 writes to */
 #define OB_THREAD threadIdx.x
 #define OB_BLOCK_X blockIdx.x
 #define OB_BLOCK_Y blockIdx.y
@@ -73,9 +74,43 @@ OB_D void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
 #endif
 }
 
-OB_D void ob_copy16(void *to, const void *from) /* both 16-byte aligned */
+/* 16 bytes from global into shared memory, both aligned to 16.  They may be under way until ob_copies_wait and a barrier. */
+OB_D void ob_copy16(void *to, const void *from)
 {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#else
     *(uint4 *)to = *(const uint4 *)from;
+#endif
+}
+
+/* Closes a group of this thread's copies. */
+OB_D void ob_copies_commit(void)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All of this thread's groups but the newest have arrived. */
+OB_D void ob_copies_wait(void)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+#endif
+}
+
+OB_D void ob_get2(uint32_t x[2], const uint32_t *from) /* aligned to 8 */
+{
+    const uint2 pair = *(const uint2 *)from;
+    x[0] = pair.x;
+    x[1] = pair.y;
+}
+
+OB_D void ob_put2(uint32_t *to, const uint32_t x[2])
+{
+    *(uint2 *)to = make_uint2(x[0], x[1]);
 }
 
 OB_D int ob_popcount(uint32_t x)
@@ -104,6 +139,19 @@ OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
 #else
 #include "tests/cuda/emulate.h"
 #endif
+
+/* Two neighbours from an even place on: one store where they are short. */
+OB_D void ob_store2(void *p, uint64_t i, float x, float y, uint32_t type)
+{
+#ifdef __CUDACC__
+    if (type == ZO_CUDA_BF16) {
+        *(__nv_bfloat162 *)(void *)((__nv_bfloat16 *)p + i) = __floats2bfloat162_rn(x, y);
+        return;
+    }
+#endif
+    ob_store(p, i, x, type);
+    ob_store(p, i + 1, y, type);
+}
 
 /* Where this thread starts in a grid-stride loop, and its step. */
 OB_D uint64_t ob_first(void)

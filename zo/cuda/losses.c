@@ -49,11 +49,21 @@ static uint64_t z_width(const struct zo_model *m)
     return most_of((uint64_t)m->c.heads * m->c.head_dim, m->c.ffn);
 }
 
+static uint64_t vocab_of(const struct zo_model *m)
+{
+    return m->c.task == TASK_CLASSIFY ? m->c.n_labels : m->c.vocab;
+}
+
+static uint64_t chunk_of(const struct zo_model *m) /* logits of a row at a time */
+{
+    return vocab_of(m) < CUDA_VOCAB_CHUNK ? vocab_of(m) : CUDA_VOCAB_CHUNK;
+}
+
 static uint64_t row_bytes(const struct zo_device *d)
 {
     const uint64_t type = zo_cuda_type_bytes(d->type), wide = wide_of(&d->model->c);
-    return 4 * (d->model->c.d + y_width(d->model) + wide) + type * (wide + z_width(d->model)) +
-           (uint64_t)d->model->lora_r * (4 + type) + 64;
+    return 4 * (d->model->c.d + y_width(d->model) + 2 * wide) + type * (wide + z_width(d->model)) +
+           (uint64_t)d->model->lora_r * (4 + type) + 4 * chunk_of(d->model) + 64; /* a row may be a target */
 }
 
 static void carve_upload(struct upload *u, struct carver *c, const struct batch *b, uint32_t n_items)
@@ -138,7 +148,7 @@ static void carve_work(struct cuda_forward *f, struct carver *c)
 {
     const struct zo_model *m = f->b->m;
     const uint64_t n = f->b->body.n, t = f->b->n_targets, type = zo_cuda_type_bytes(f->d->type), wide = wide_of(&m->c),
-                   rows = most_of(n, t), vocab = m->c.task == TASK_CLASSIFY ? m->c.n_labels : m->c.vocab;
+                   rows = most_of(n, t);
     f->x = carve(c, n * m->c.d, 4);
     f->h = carve(c, rows * wide, type);
     f->y = carve(c, most_of(n * y_width(m), t * wide), 4);
@@ -148,10 +158,13 @@ static void carve_work(struct cuda_forward *f, struct carver *c)
     f->mid_copy = carve(c, n * m->lora_r, type);
     f->lora_dots = carve(c, m->lora_r ? n : 0, 4);
     f->hx = carve(c, t * wide, 4);
-    f->logits = carve(c, t * (vocab < CUDA_VOCAB_CHUNK ? vocab : CUDA_VOCAB_CHUNK), 4);
-    f->max = carve(c, t, 4);
-    f->target = carve(c, t, 4);
-    f->sum = carve(c, t, 8);
+    f->logits = carve(c, t * chunk_of(m), 4);
+    f->results = carve(c, t, 16); /* one copy brings them back */
+    if (f->results) {
+        f->sum = f->results;
+        f->max = (float *)(f->sum + t);
+        f->target = f->max + t;
+    }
     f->area_bytes = zo_cuda_draw_bytes(f->b) + 4096;
     f->area = carve(c, f->area_bytes, 1);
 }
@@ -196,10 +209,19 @@ static enum err lay_out(struct cuda_forward *f)
 
 static enum err fetch(const struct cuda_forward *f)
 {
-    const uint64_t t = f->b->n_targets;
-    TRY(zo_cuda_get(f->d, f->b->block_max, f->max, t * sizeof *f->max));
-    TRY(zo_cuda_get(f->d, f->b->target_logit, f->target, t * sizeof *f->target));
-    return zo_cuda_get(f->d, f->b->block_sum, f->sum, t * sizeof *f->sum);
+    const size_t t = f->b->n_targets;
+    double *sum = malloc(t * 16);
+    if (!sum)
+        return ERR_NOMEM;
+    const enum err e = zo_cuda_get(f->d, sum, f->results, t * 16);
+    if (e == ERR_OK) {
+        const float *max = (const float *)(const void *)(sum + t);
+        memcpy(f->b->block_sum, sum, t * sizeof *sum);
+        memcpy(f->b->block_max, max, t * sizeof *max);
+        memcpy(f->b->target_logit, max + t, t * sizeof *max);
+    }
+    free(sum);
+    return e;
 }
 
 static enum err run_batch(struct zo_device *d, const struct zo_pass *passes, size_t n, struct zo_loss *out)

@@ -37,10 +37,12 @@ enum { WORKSPACE_BYTES = 32 << 20 }; /* what cuBLAS itself takes on sm_90 */
 
 static enum err fail(struct context *c, cudaError_t e, const char *what)
 {
+    (void)cudaGetLastError(); /* out of memory is no lost context: clear it */
+    if (e == cudaErrorMemoryAllocation)
+        return ERR_NOMEM; /* and no text either: it would stand for a later loss */
     if (c->error[0] == '\0')
         (void)snprintf(c->error, sizeof c->error, "%s: %s", what, cudaGetErrorString(e));
-    (void)cudaGetLastError(); /* out of memory is no lost context: clear it */
-    return e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE;
+    return ERR_DEVICE;
 }
 
 #define CHECK(c, call, what)                  \
@@ -65,7 +67,7 @@ static enum err blas_open(struct context *c, struct err_why *why)
     struct blas *b = &c->blas;
     bool all = true;
     for (size_t i = 0; i < sizeof names / sizeof *names && !b->library; i++)
-        b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* loading it again takes long */
     if (!b->library)
         return err_set(why, ERR_NOTFOUND, "no libcublas.so here: install cuBLAS or put its folder into LD_LIBRARY_PATH");
     b->create = (int (*)(void **))blas_symbol(b, "cublasCreate_v2", &all);
@@ -103,24 +105,31 @@ static void close_context(void *ctx)
 static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
 {
     cudaDeviceProp p;
+    cudaFuncAttributes code;
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess)
         return err_set(why, ERR_NOTFOUND, "no CUDA device: %s", cudaGetErrorString(e));
     if (index >= (uint32_t)n)
         return err_set(why, ERR_NOTFOUND, "there is no CUDA device %u: this machine has %d", index, n);
-    e = cudaGetDeviceProperties(&p, (int)index);
+    c->device = (int)index;
+    e = cudaGetDeviceProperties(&p, c->device);
+    if (e == cudaSuccess && p.major * 10 + p.minor < 75)
+        return err_set(why, ERR_UNSUPPORTED, "%s is too old: compute capability 7.5 or later is needed, it has %d.%d",
+                       p.name, p.major, p.minor);
     if (e == cudaSuccess)
-        e = cudaSetDevice((int)index);
+        e = cudaSetDevice(c->device);
+    if (e == cudaSuccess)
+        e = cudaFuncGetAttributes(&code, (const void *)kernel_convert);
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion || e == cudaErrorInvalidDeviceFunction)
+        return err_set(why, ERR_UNSUPPORTED, "the CUDA plug-in holds no code for %s: build it with CUDA_ARCHS=%d%d (%s)",
+                       p.name, p.major, p.minor, cudaGetErrorString(e));
     if (e == cudaSuccess)
         e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess)
         e = cudaMalloc(&c->workspace, WORKSPACE_BYTES);
     if (e != cudaSuccess)
         return err_set(why, ERR_DEVICE, "CUDA device %u: %s", index, cudaGetErrorString(e));
-    if (p.major * 10 + p.minor < 75)
-        return err_set(why, ERR_UNSUPPORTED, "%s is too old: compute capability 7.5 or later is needed, it has %d.%d",
-                       p.name, p.major, p.minor);
     memset(info, 0, sizeof *info);
     (void)snprintf(info->name, sizeof info->name, "%.127s", p.name);
     info->major = (uint32_t)p.major;
@@ -128,7 +137,6 @@ static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_in
     info->processors = (uint32_t)p.multiProcessorCount;
     info->shared_max = (uint32_t)p.sharedMemPerBlockOptin;
     info->memory = p.totalGlobalMem;
-    c->device = (int)index;
     return ERR_OK;
 }
 
