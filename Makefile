@@ -111,9 +111,8 @@ endif
 .PHONY: test-gpu have-nvcc
 have-nvcc:
 	@test -n "$(NVCC)"
-test-gpu: tests $(CUDA_PLUGIN) ## the numeric tests on this machine's GPU, and compute-sanitizer on a short run
-	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) python3 tests/run.py $(filter $(B)/tests/cuda/%,$(TESTS))
-	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) compute-sanitizer --error-exitcode 1 $(B)/tests/cuda/test_forward "folding*"
+test-gpu: ## the numeric tests on this machine's GPU, and compute-sanitizer on short runs; needs nvcc and gcc, no package
+	@NVCC="$(NVCC)" sh bench/gpu.sh --test build/gpu-test
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
