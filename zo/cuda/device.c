@@ -86,6 +86,12 @@ uint64_t zo_device_bytes(const struct zo_device *d)
     return d->bytes;
 }
 
+enum err zo_device_available(struct zo_device *d, uint64_t *free_bytes, uint64_t *bytes)
+{
+    *bytes = d->info.memory;
+    return d->api->available(d->ctx, free_bytes);
+}
+
 const char *zo_device_error(const struct zo_device *d)
 {
     return d->api->error(d->ctx);
