@@ -14,6 +14,8 @@ uint64_t emu_memory = (uint64_t)1 << 32, emu_used;
 uint32_t emu_shared = 99 << 10;
 uint64_t emu_fail_at; /* the call number from which every call fails; 0: none */
 uint64_t emu_calls;
+enum emu_graphs emu_graphs;
+static bool recording;
 
 /* ---- fibres ---- */
 
@@ -235,6 +237,7 @@ static enum err emu_available(void *ctx, uint64_t *bytes)
 static enum err emu_alloc(void *ctx, void **p, uint64_t bytes)
 {
     (void)ctx;
+    ENSURE(!recording);
     TRY(counted());
     if (bytes > emu_memory - emu_used)
         return ERR_NOMEM;
@@ -252,6 +255,7 @@ static void emu_free(void *ctx, void *p)
 {
     uint64_t bytes;
     (void)ctx;
+    ENSURE(!recording);
     if (!p)
         return;
     memcpy(&bytes, (uint8_t *)p - SIZE_HEAD, sizeof bytes);
@@ -259,9 +263,26 @@ static void emu_free(void *ctx, void *p)
     free((uint8_t *)p - SIZE_HEAD);
 }
 
+static enum err emu_record(void *ctx)
+{
+    (void)ctx;
+    TRY(counted());
+    recording = true;
+    return emu_graphs == EMU_GRAPHS_NONE ? ERR_UNSUPPORTED : ERR_OK;
+}
+
+static enum err emu_play(void *ctx, bool run)
+{
+    (void)ctx;
+    recording = false;
+    TRY(counted());
+    return run && emu_graphs == EMU_GRAPHS_RUN ? ERR_OK : ERR_UNSUPPORTED;
+}
+
 static enum err emu_copy(void *ctx, void *to, const void *from, uint64_t bytes)
 {
     (void)ctx;
+    ENSURE(!recording);
     TRY(counted());
     if (bytes)
         memcpy(to, from, bytes);
@@ -278,6 +299,8 @@ static enum err emu_launch(void *ctx, enum zo_cuda_kernel k, uint32_t grid_x, ui
     };
     (void)ctx;
     TRY(counted());
+    if (recording && emu_graphs == EMU_GRAPHS_FAIL)
+        return ERR_OK; /* noted down, and never run */
     ENSURE(shared_bytes <= sizeof emu_dynamic && grid_x > 0 && grid_y > 0 && grid_y < 65536);
     running = kernels[k];
     running_args = args;
@@ -303,6 +326,8 @@ static enum err emu_gemm(void *ctx, const struct zo_cuda_gemm *g)
 {
     (void)ctx;
     TRY(counted());
+    if (recording && emu_graphs == EMU_GRAPHS_FAIL)
+        return ERR_OK;
     const uint64_t w_rows = g->transposed ? g->n_in : g->n_out, w_cols = g->transposed ? g->n_out : g->n_in;
     float *x = widened(g->x, g->rows, g->n_in, g->ldx, g->type), *w = widened(g->w, w_rows, w_cols, g->ldw, g->type);
     if (x && w)
@@ -337,6 +362,8 @@ const struct zo_cuda_api *onebyte_cuda_api(void)
         .launch = emu_launch,
         .gemm = emu_gemm,
         .sync = emu_wait,
+        .record = emu_record,
+        .play = emu_play,
     };
     return &api;
 }

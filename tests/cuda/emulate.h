@@ -93,6 +93,13 @@ OB_D float ob_load(const void *p, uint64_t i, uint32_t type)
     return x;
 }
 
+OB_D void ob_load8(float x[8], const void *p, uint64_t i, uint32_t type)
+{
+    ENSURE(((uintptr_t)p + 2 * i) % 16 == 0 && type != ZO_CUDA_FP32);
+    for (uint64_t k = 0; k < 8; k++)
+        x[k] = ob_load(p, i + k, type);
+}
+
 OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
 {
     uint32_t bits;

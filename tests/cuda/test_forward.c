@@ -325,6 +325,44 @@ static void folding_reaches_the_losses(void **state)
     }
 }
 
+/* As graphs, without them, and where recording or playing fails: the same losses; who fails too often is not asked again. */
+static void graphs_or_not(void **state)
+{
+    static struct fixture f;
+    static const char dir[] = "tests/vectors/models/llama";
+    struct zo_pass passes[PASSES];
+    struct zo_loss want[PASSES], got[PASSES];
+    (void)state;
+    fixture_read(&f, dir);
+    const size_t n = make_passes(passes, &f);
+    for (int mode = EMU_GRAPHS_NONE; mode <= EMU_GRAPHS_FAIL; mode++) {
+        struct setup s;
+        set_up(&s, dir, NULL, ZO_RANK1, ZO_DEVICE_FP32, mode == EMU_GRAPHS_RUN ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN);
+        emu_graphs = (enum emu_graphs)mode;
+        assert_int_equal(zo_device_losses(s.device, passes, n, want), ERR_OK);
+        assert_true(s.device->graphs == 0); /* the first is not recorded */
+        for (int i = 0; i < 5; i++) {
+            memset(got, 0, sizeof got);
+            const size_t fewer = i % 2 ? n - 1 : n; /* another shape each time */
+            assert_int_equal(zo_device_losses(s.device, passes, fewer, got), ERR_OK);
+            for (size_t p = 0; p < fewer; p++)
+                assert_true(on_a_gpu() ? fabs(got[p].loss - want[p].loss) < 1e-4 : got[p].loss == want[p].loss);
+        }
+        if (on_a_gpu())
+            printf("%llu of %llu batches ran as graphs\n", (unsigned long long)s.device->graphs,
+                   (unsigned long long)s.device->batches);
+        else
+            assert_true(s.device->graphs == (mode == EMU_GRAPHS_RUN ? 5 : 0) &&
+                        s.device->graphs_left == (mode == EMU_GRAPHS_RUN ? 3 : 0));
+        zo_device_graphs(s.device, false);
+        const uint64_t before = s.device->graphs;
+        assert_int_equal(zo_device_losses(s.device, passes, n, got), ERR_OK);
+        assert_true(s.device->graphs == before);
+        tear_down(&s);
+    }
+    emu_graphs = EMU_GRAPHS_NONE;
+}
+
 /* A batch too large for the memory left says so and does nothing; a smaller one fits.  A lost device says so. */
 static void memory_and_loss_of_the_device(void **state)
 {
@@ -357,7 +395,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_architecture_along_rank1), cmocka_unit_test(dense_kinds),
         cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
         cmocka_unit_test(long_sequences),
-        cmocka_unit_test(resident_weights_follow_the_fold),
+        cmocka_unit_test(resident_weights_follow_the_fold), cmocka_unit_test(graphs_or_not),
         cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

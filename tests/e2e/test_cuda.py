@@ -59,7 +59,7 @@ def test_a_gpu_peer_scores_what_it_trained(folder, swarm):
     a = s.peer("owner", "--checkpoint-every", 3, "--drain", 200, data=False).start()  # names the states, scores nothing
     b = start_with(with_plugin(folder), s.peer("gpu", "--connect", a.address(), "--eval-data", texts, "--precision", "fp32", "--drain", 60))
     assert b.ended() == 0 and a.ended() == 0, (a.log(), b.log())
-    point = a.last()["eval"]["points"][-1]
+    point = b.last()["eval"]["points"][-1]  # of the peer that scored: the owner does not wait for it
     base, alone = (good_json("eval", *of, "--data", texts) for of in (("--model", f"{lib.DEMO}/model"),
                                                                      ("--home", a.home, "--checkpoint", "last")))
     assert (point["number"], point["examples"], point["terms"]) == (a.last()["checkpoint"]["number"], 16, alone["tokens"]), point

@@ -274,6 +274,10 @@ struct zo_cuda_api {
                        const void *args);
     enum err (*gemm)(void *ctx, const struct zo_cuda_gemm *g);
     enum err (*sync)(void *ctx);
+    /* Between record and play launches and products are only noted down, and no other call is made; play runs them as one graph,
+     * or (run false) forgets them.  ERR_UNSUPPORTED, from any of these: nothing was or will be run, ask one by one. */
+    enum err (*record)(void *ctx);
+    enum err (*play)(void *ctx, bool run);
 };
 /* The plug-in's one exported symbol. */
 #define ZO_CUDA_SYMBOL "onebyte_cuda_api"

@@ -37,6 +37,9 @@ struct zo_device {
     uint64_t arena_most; /* bytes of activations per batch */
     struct cuda_buf records, coefs, factors, sums, weight, dense, arena, rope[2];
     size_t rope_n[2];
+    bool recording;              /* launches are noted down: zo/cuda/losses.c */
+    uint32_t graphs_left;        /* failures until recording is given up; 0: off */
+    uint64_t batches, graphs;    /* run so far, and how many of them as a graph */
 };
 
 /* device.c */

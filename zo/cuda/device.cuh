@@ -127,6 +127,19 @@ OB_D float ob_load(const void *p, uint64_t i, uint32_t type)
     return ((const float *)p)[i];
 }
 
+/* Eight neighbours of a short type, aligned to 16 bytes. */
+OB_D void ob_load8(float x[8], const void *p, uint64_t i, uint32_t type)
+{
+    const uint4 all = *(const uint4 *)(const void *)((const uint16_t *)p + i);
+    const uint32_t w[4] = {all.x, all.y, all.z, all.w};
+    OB_UNROLL
+    for (int k = 0; k < 4; k++) {
+        x[2 * k] = type == ZO_CUDA_BF16 ? __uint_as_float(w[k] << 16) : __half2float(__ushort_as_half((uint16_t)w[k]));
+        x[2 * k + 1] = type == ZO_CUDA_BF16 ? __uint_as_float(w[k] & 0xffff0000u)
+                                            : __half2float(__ushort_as_half((uint16_t)(w[k] >> 16)));
+    }
+}
+
 OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
 {
     if (type == ZO_CUDA_BF16)

@@ -224,6 +224,50 @@ static enum err fetch(const struct cuda_forward *f)
     return e;
 }
 
+/* On an H100 a launch takes some 4 us and a layer some 20 of them: is that longer than the products take? */
+static bool launches_show(const struct cuda_forward *f)
+{
+    const double operations = 2.0 * (double)zo_model_parameters(f->b->m) * (double)f->b->body.n;
+    return operations / 3e14 < 20 * 4e-6 * (double)f->b->m->c.layers;
+}
+
+static enum err forward(struct cuda_forward *f)
+{
+    TRY(zo_cuda_layers(f));
+    return zo_cuda_head(f);
+}
+
+/* As a graph; ERR_UNSUPPORTED: it cannot be recorded, nothing ran.  Memory that has to grow is one reason. */
+static enum err forward_graph(struct cuda_forward *f)
+{
+    struct zo_device *d = f->d;
+    d->recording = true;
+    enum err e = d->api->record(d->ctx);
+    if (e == ERR_OK)
+        e = forward(f);
+    const enum err played = d->api->play(d->ctx, e == ERR_OK);
+    d->recording = false;
+    d->lost = d->lost || played == ERR_DEVICE;
+    return e == ERR_OK ? played : e;
+}
+
+static enum err forward_any(struct cuda_forward *f)
+{
+    struct zo_device *d = f->d;
+    const bool seen = d->batches++ > 0; /* the first loads kernels and makes room */
+    if (!seen || d->graphs_left == 0 || d->lost || !launches_show(f))
+        return forward(f);
+    const enum err e = forward_graph(f);
+    if (e == ERR_OK) {
+        d->graphs++;
+        return ERR_OK;
+    }
+    if (e != ERR_UNSUPPORTED)
+        return e;
+    d->graphs_left--;
+    return forward(f);
+}
+
 static enum err run_batch(struct zo_device *d, const struct zo_pass *passes, size_t n, struct zo_loss *out)
 {
     struct cuda_forward *f = calloc(1, sizeof *f);
@@ -235,9 +279,7 @@ static enum err run_batch(struct zo_device *d, const struct zo_pass *passes, siz
     if (e == ERR_OK && f->b->n_targets > 0)
         e = lay_out(f);
     if (e == ERR_OK && f->b->n_targets > 0) {
-        e = zo_cuda_layers(f);
-        if (e == ERR_OK)
-            e = zo_cuda_head(f);
+        e = forward_any(f);
         if (e == ERR_OK)
             e = fetch(f);
     }

@@ -45,4 +45,6 @@ NODISCARD enum err zo_device_push(struct zo_device *d); /* device <- host state 
 
 /* zo_model_losses with the device's state.  ERR_RANGE as there. */
 NODISCARD enum err zo_device_losses(struct zo_device *d, const struct zo_pass *passes, size_t n, struct zo_loss *out);
+/* Small batches of small models run as CUDA graphs, where launching would take longer than computing; false: never (bench). */
+void zo_device_graphs(struct zo_device *d, bool on);
 #endif
