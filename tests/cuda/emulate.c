@@ -98,13 +98,13 @@ static void run_block(void)
     }
 }
 
-float emu_warp(float x, float (*join)(float a, float b))
+float emu_group(float x, float (*join)(float a, float b), uint32_t n)
 {
-    const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP;
+    const uint32_t first = emu_thread / n * n;
     slots[emu_thread] = x;
     emu_sync();
     float all = slots[first];
-    for (uint32_t i = 1; i < ZO_CUDA_WARP; i++)
+    for (uint32_t i = 1; i < n; i++)
         all = join(all, slots[first + i]);
     emu_sync();
     return all;
@@ -128,6 +128,24 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
             const uint32_t owner_a = first + row % 8 * 4 + k % 16 / 4, owner_b = first + col * 4 + k % 16 / 4;
             const uint32_t *fa = &fragments[owner_a].a[k / 16 * 2 + row / 8], *fb = &fragments[owner_b].b[k / 16];
             c[i] += byte_of(fa, k % 4) * byte_of(fb, k % 4);
+        }
+    }
+    emu_sync();
+}
+
+/* The same for elements of 16 bits and k of 16. */
+void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type)
+{
+    const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP, lane = emu_thread % ZO_CUDA_WARP;
+    memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
+    memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
+    emu_sync();
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        for (uint32_t k = 0; k < 16; k++) {
+            const uint32_t owner_a = first + row % 8 * 4 + k % 8 / 2, owner_b = first + col * 4 + k % 8 / 2;
+            c[i] += ob_load(&fragments[owner_a].a[k / 8 * 2 + row / 8], k % 2, type) *
+                    ob_load(&fragments[owner_b].b[k / 8], k % 2, type);
         }
     }
     emu_sync();

@@ -28,7 +28,8 @@
 extern uint32_t emu_thread, emu_block_x, emu_block_y, emu_grid_x;
 extern float emu_dynamic[];
 void emu_sync(void);
-float emu_warp(float x, float (*join)(float a, float b));
+float emu_group(float x, float (*join)(float a, float b), uint32_t n); /* over groups of n threads */
+void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type);
 void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]);
 
 OB_D float *ob_dynamic(void)
@@ -48,12 +49,22 @@ OB_D float emu_max(float a, float b)
 
 OB_D float ob_warp_sum(float x)
 {
-    return emu_warp(x, emu_add);
+    return emu_group(x, emu_add, ZO_CUDA_WARP);
 }
 
 OB_D float ob_warp_max(float x)
 {
-    return emu_warp(x, emu_max);
+    return emu_group(x, emu_max, ZO_CUDA_WARP);
+}
+
+OB_D float ob_quad_sum(float x)
+{
+    return emu_group(x, emu_add, 4);
+}
+
+OB_D float ob_quad_max(float x)
+{
+    return emu_group(x, emu_max, 4);
 }
 
 /* Aligned as the device demands it; carried out as late as it may. */
@@ -79,7 +90,6 @@ OB_D int ob_popcount(uint32_t x)
 }
 
 uint16_t emu_to_half(float x);
-float emu_from_half(uint16_t h);
 
 OB_D float ob_load(const void *p, uint64_t i, uint32_t type)
 {
@@ -110,5 +120,13 @@ OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
         ((float *)p)[i] = x;
     else /* nearest, ties to even */
         ((uint16_t *)p)[i] = (uint16_t)(x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+OB_D uint32_t ob_pack2(float x, float y, uint32_t type)
+{
+    uint32_t both[2]; /* room for two floats, which are never asked for */
+    ob_store(both, 0, x, type);
+    ob_store(both, 1, y, type);
+    return both[0];
 }
 #endif

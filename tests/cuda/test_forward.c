@@ -325,6 +325,84 @@ static void folding_reaches_the_losses(void **state)
     }
 }
 
+enum { SCENE_ROWS = 320, SCENE_D = 128, SCENE_WIDTH = 4 * SCENE_D, SCENE_OUT = SCENE_ROWS * 2 * SCENE_D };
+
+/* out <- attention of one sequence of 190 whose first 37 rows lie elsewhere: two heads of queries, one of keys and values. */
+static void attend(struct zo_device *d, struct k_attend a, enum zo_cuda_kernel kernel, uint32_t tile, uint32_t bytes,
+                   uint32_t type, float *out)
+{
+    static uint8_t raw[SCENE_OUT * 4];
+    struct k_attend_item items[16];
+    a.n_items = 0;
+    for (uint32_t q = 37; q < 190; q += tile)
+        items[a.n_items++] = (struct k_attend_item){.row0 = 60, .shared_row0 = 5, .shared = 37, .n = 190, .q0 = q};
+    const uint64_t n = (uint64_t)SCENE_ROWS * a.heads * a.head_dim;
+    void *there = NULL, *result = NULL;
+    a.type = type;
+    assert_int_equal(zo_cuda_alloc(d, &there, sizeof items), ERR_OK);
+    assert_int_equal(zo_cuda_alloc(d, &result, n * 4), ERR_OK);
+    memset(raw, 0, sizeof raw);
+    assert_int_equal(zo_cuda_put(d, there, items, sizeof items), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, result, raw, n * 4), ERR_OK);
+    a.items = there;
+    a.out = result;
+    assert_int_equal(zo_cuda_launch(d, kernel, a.n_items, a.heads, bytes, &a), ERR_OK);
+    assert_int_equal(zo_cuda_get(d, raw, result, n * zo_cuda_type_bytes((enum zo_cuda_type)type)), ERR_OK);
+    for (uint64_t i = 0; i < n; i++) {
+        const uint16_t half = (uint16_t)(raw[2 * i] | raw[2 * i + 1] << 8);
+        const uint32_t bits = (uint32_t)half << 16;
+        if (type == ZO_CUDA_FP16)
+            out[i] = emu_from_half(half);
+        else
+            memcpy(&out[i], type == ZO_CUDA_BF16 ? (const void *)&bits : &raw[4 * i], sizeof *out);
+    }
+    d->api->free(d->ctx, there);
+    d->api->free(d->ctx, result);
+}
+
+/* The kernels on tensor cores against those in FP32, on numbers that every type holds exactly: what is left is the rounding of
+ * probabilities (they sum to 1, values are at most 1) and of the result. */
+static void attention_on_tensor_cores(void **state)
+{
+    static const struct {
+        uint32_t d, causal, window;
+        float cap;
+    } cases[] = {{64, 1, 0, 0.0f}, {128, 1, 70, 0.0f}, {40, 0, 0, 2.0f}, {100, 1, 0, 0.0f}, {17, 1, 9, 0.0f}};
+    static float qkv[SCENE_ROWS * SCENE_WIDTH], want[SCENE_OUT], got[SCENE_OUT];
+    struct err_why why;
+    struct zo_device *d = NULL;
+    void *there = NULL;
+    (void)state;
+    assert_int_equal(open_any(&d, &why), ERR_OK);
+    if (d->info.major < 8) {
+        zo_device_free(d);
+        printf("this GPU has no such products\n");
+        skip();
+    }
+    for (uint32_t i = 0; i < SCENE_ROWS * SCENE_WIDTH; i++)
+        qkv[i] = (float)((int)((i * 2654435761u) >> 24) - 128) / 128.0f;
+    assert_int_equal(zo_cuda_alloc(d, &there, sizeof qkv), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, there, qkv, sizeof qkv), ERR_OK);
+    for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+        const uint32_t dim = cases[i / 2].d, wide = dim <= 64 ? 64 : 128, type = i % 2 ? ZO_CUDA_FP16 : ZO_CUDA_BF16;
+        const struct k_attend a = {.heads = 2, .kv_heads = 1, .head_dim = dim, .causal = cases[i / 2].causal,
+                                   .window = cases[i / 2].window, .scale = 4.0f / sqrtf((float)dim), .cap = cases[i / 2].cap,
+                                   .qkv = there, .width = 4 * dim};
+        attend(d, a, ZO_CUDA_K_attend_32_8, 32, 4 * (2 * 32 * (dim + 1) + 32 * 33 + ZO_CUDA_THREADS + 96), ZO_CUDA_FP32, want);
+        attend(d, a, wide == 64 ? ZO_CUDA_K_attend_mma_64 : ZO_CUDA_K_attend_mma_128, 128,
+               4 * (192 * (wide + 8) / 2 + wide * 36), type, got);
+        double most = 0, largest = 0;
+        for (uint32_t k = 0; k < SCENE_ROWS * 2 * dim; k++) {
+            most = fmax(most, isnan(got[k]) ? 9 : fabs(got[k] - want[k]));
+            largest = fmax(largest, fabs(want[k]));
+        }
+        if (!(most <= (type == ZO_CUDA_BF16 ? 0x1p-8 : 0x1p-11)) || !(largest > 0.5))
+            fail_msg("heads of %u, type %u: off by %g, of at most %g", dim, type, most, largest);
+    }
+    d->api->free(d->ctx, there);
+    zo_device_free(d);
+}
+
 /* As graphs, without them, and where recording or playing fails: the same losses; who fails too often is not asked again. */
 static void graphs_or_not(void **state)
 {
@@ -396,6 +474,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
         cmocka_unit_test(long_sequences),
         cmocka_unit_test(resident_weights_follow_the_fold), cmocka_unit_test(graphs_or_not),
+        cmocka_unit_test(attention_on_tensor_cores),
         cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

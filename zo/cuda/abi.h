@@ -239,7 +239,8 @@ struct k_head {
 #define ZO_CUDA_KERNELS(X)                                                                                     \
     X(expand) X(fold_tile) X(fold_tile64) X(fold_signs) X(fold_gauss) X(entries) X(digest) X(convert) X(dense) \
     X(words) X(vectors) X(embed) X(dots) X(finish) X(norm) X(act) X(rotate)                                    \
-    X(attend_64_4) X(attend_64_8) X(attend_32_8) X(attend_32_16) X(attend_16_16) X(head)
+    X(attend_64_4) X(attend_64_8) X(attend_32_8) X(attend_32_16) X(attend_16_16)                                    \
+    X(attend_mma_64) X(attend_mma_128) X(head)
 #define X(name) ZO_CUDA_K_##name,
 enum zo_cuda_kernel { ZO_CUDA_KERNELS(X) ZO_CUDA_N_KERNELS };
 #undef X

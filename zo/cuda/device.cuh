@@ -74,6 +74,47 @@ OB_D void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
 #endif
 }
 
+/* Over the four lanes that share a row of a fragment. */
+OB_D float ob_quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+OB_D float ob_quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+/* Two numbers in a short type, the first in the lower half. */
+OB_D uint32_t ob_pack2(float x, float y, uint32_t type)
+{
+    const uint32_t low = type == ZO_CUDA_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(x))
+                                              : __half_as_ushort(__float2half_rn(x));
+    const uint32_t high = type == ZO_CUDA_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(y))
+                                               : __half_as_ushort(__float2half_rn(y));
+    return high << 16 | low;
+}
+
+/* c (16, 8) += a (16, 16) b (16, 8) of a short type, a row-major and b column-major in the order of PTX's mma.m16n8k16: lane
+ * 4 g + t holds elements 2t, 2t + 1 of rows g, g + 8 (then 8 on), and of column g of b; c as in ob_mma_s8.  sm_80 and later. */
+OB_D void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type)
+{
+#if __CUDA_ARCH__ >= 800
+    if (type == ZO_CUDA_BF16)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    asm volatile("trap;"); /* choose_tile asks for 8.0 */
+#endif
+}
+
 /* 16 bytes from global into shared memory, both aligned to 16.  They may be under way until ob_copies_wait and a barrier. */
 OB_D void ob_copy16(void *to, const void *from)
 {

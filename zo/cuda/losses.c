@@ -131,7 +131,14 @@ static enum err choose_tile(struct cuda_forward *f)
                  {ZO_CUDA_K_attend_32_8, 32, 128},
                  {ZO_CUDA_K_attend_32_16, 32, 256},
                  {ZO_CUDA_K_attend_16_16, 16, 256}};
-    const uint32_t d = f->b->m->c.head_dim;
+    const uint32_t d = f->b->m->c.head_dim, wide = d <= 64 ? 64 : 128;
+    const uint32_t mma_bytes = 4 * ((128 + 64) * (wide + 8) / 2 + wide * (64 + 8) / 2); /* see attend_mma_body.cuh */
+    if (f->d->type != ZO_CUDA_FP32 && d <= 128 && f->d->info.major >= 8 && mma_bytes <= f->d->info.shared_max) {
+        f->attend = wide == 64 ? ZO_CUDA_K_attend_mma_64 : ZO_CUDA_K_attend_mma_128;
+        f->tile = 128;
+        f->attend_bytes = mma_bytes;
+        return ERR_OK;
+    }
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         const uint32_t t = sizes[i].tile, bytes = 4 * (2 * t * (d + 1) + t * (t + 1) + ZO_CUDA_THREADS + 3 * t);
         if (d > sizes[i].head_dim || bytes > f->d->info.shared_max)
