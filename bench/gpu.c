@@ -308,6 +308,13 @@ static enum err batch_figures(struct bench *b)
     for (size_t i = 0; i < n; i++)
         passes[i].eps = i % 2 ? -1e-3f : 1e-3f;
     TRY(losses_s(b, passes, n, &pair));
+    if (b->device->graphs > 0) { /* small enough for graphs: what do they save? */
+        double eager = 0;
+        zo_device_graphs(b->device, false);
+        TRY(losses_s(b, passes, n, &eager));
+        zo_device_graphs(b->device, true);
+        figure(b, "two-sided batch without CUDA graphs", eager, "s");
+    }
     TRY(fold_s(b, SEGMENT, SEGMENT, &segment));
     const double bytes = 2.0 * (double)b->params * (b->device->resident ? 1 : 3);
     timed(b, "two plain forward passes", plain, 2 * forward_operations(b), bytes);
