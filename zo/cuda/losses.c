@@ -169,7 +169,7 @@ static void carve_work(struct cuda_forward *f, struct carver *c)
     f->results = carve(c, t, 16); /* one copy brings them back */
     if (f->results) {
         f->sum = f->results;
-        f->max = (float *)(f->sum + t);
+        f->max = (float *)(void *)(f->sum + t);
         f->target = f->max + t;
     }
     f->area_bytes = zo_cuda_draw_bytes(f->b) + 4096;
