@@ -113,6 +113,8 @@ have-nvcc:
 	@test -n "$(NVCC)"
 test-gpu: ## the numeric tests on this machine's GPU, and compute-sanitizer on short runs; needs nvcc and gcc, no package
 	@NVCC="$(NVCC)" sh bench/gpu.sh --test build/gpu-test
+	@if $(HAVE_DEPS); then $(MAKE) --no-print-directory all && python3 tests/run.py tests/e2e/test_cuda.py; \
+	else echo "test-gpu: a CPU peer beside a GPU peer needs the packages of make deps: left out"; fi
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

@@ -35,15 +35,17 @@ def start_with(program, peer, *options):
 
 
 def test_a_gpu_peer_and_a_cpu_peer_agree(folder, swarm):
-    gpu = with_plugin(folder)
-    s = swarm(*SMALL)
+    agree(swarm(*SMALL), with_plugin(folder), "emulation")
+
+
+def agree(s, gpu, device):
     a = s.peer("cpu", "--device", "cpu", "--paused").start()
     b = start_with(gpu, s.peer("gpu", "--connect", a.address(), "--precision", "fp32"))
     b.wait_status("records of its own", lambda x: x["records"]["own"] > 0)
     good("resume", "--home", a.home)  # so late because it is far faster than an emulation
     a.wait_status("records of both", lambda x: 0 < x["records"]["own"] < x["records"]["folded"])
     last = settle([a, b])
-    assert [x["device"] for x in last] == ["cpu", "emulation"], last
+    assert [x["device"] for x in last] == ["cpu", device], last
     assert b.end() == 0 and a.end() == 0
     assert same([a.last(), b.last()]) and b.replay()["digest"] == last[0]["digest"]
 
@@ -123,12 +125,15 @@ def test_the_plugin_compiles(folder, swarm):
                         f"{folder}/bin/libonebyte_cuda.so"], capture_output=True, text=True, timeout=LIMIT_S)
     assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-2000:]
     shutil.copy(PROGRAM, f"{folder}/bin/onebyte")
-    a = swarm(*SMALL).peer("a", data=False)
+    s = swarm(*SMALL)
+    a = s.peer("a", data=False)
     start_with(f"{folder}/bin/onebyte", a)
     device = a.wait_status("its device", lambda x: x["device"])["device"]
     if device == "cpu":
         assert "ev=device device=cpu reason=" in a.log() and "no CUDA plug-in" not in a.log(), a.log()
     assert a.end() == 0
+    if device != "cpu":
+        agree(s, f"{folder}/bin/onebyte", device)
 
 
 if __name__ == "__main__":
