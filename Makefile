@@ -114,9 +114,10 @@ endif
 .PHONY: test-gpu have-nvcc
 have-nvcc:
 	@test -n "$(NVCC)"
-test-gpu: tests $(CUDA_PLUGIN) ## the numeric tests on this machine's GPU, and compute-sanitizer on a short run
-	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) python3 tests/run.py $(filter $(B)/tests/cuda/%,$(TESTS))
-	@ONEBYTE_CUDA=$(abspath $(CUDA_PLUGIN)) compute-sanitizer --error-exitcode 1 $(B)/tests/cuda/test_forward "folding*"
+test-gpu: ## the numeric tests on this machine's GPU, and compute-sanitizer on short runs; needs nvcc and gcc, no package
+	@NVCC="$(NVCC)" sh bench/gpu.sh --test build/gpu-test
+	@if $(HAVE_DEPS); then $(MAKE) --no-print-directory all && python3 tests/run.py tests/e2e/test_cuda.py; \
+	else echo "test-gpu: a CPU peer beside a GPU peer needs the packages of make deps: left out"; fi
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

@@ -3,15 +3,26 @@
 # and PyTorch; no network, none of our packages, nothing but zo, include, tests and bench of this tree.  Under ten minutes.
 #
 #     bench/gpu.sh [OUT]              figures as JSON lines in OUT/figures.jsonl (default OUT: build/gpu)
+#     bench/gpu.sh --test [OUT]       builds and tests only (make test-gpu)
 #     bench/gpu.sh --emulate [OUT]    the same steps without a GPU, kernels run on the CPU, a tiny shape: tries the script itself
 #
-# SHAPES="1.3b 13b" chooses shapes; ARCHS="90" the architectures built for (default: this machine's).
+# SHAPES="tiny 1.3b 13b" chooses shapes; ARCHS="90" the architectures built for (default: this machine's); LIMIT_S=590 ends it:
+# what would begin later is left out, and said.  What fails is said and counted, and the next step goes on.
 set -u
 cd "$(dirname "$0")/.." || exit 2
-emulate=0
-[ "${1:-}" = "--emulate" ] && emulate=1 && shift
+emulate=0 measure=1
+while :; do
+    case ${1:-} in
+    --emulate) emulate=1 ;;
+    --test) measure=0 ;;
+    --*) echo "usage: gpu.sh [--test] [--emulate] [OUT]" >&2 && exit 2 ;;
+    *) break ;;
+    esac
+    shift
+done
 out=${1:-build/gpu}
-shapes=${SHAPES:-$([ $emulate = 1 ] && echo tiny || echo "1.3b 13b")}
+limit_s=${LIMIT_S:-590}
+shapes=${SHAPES:-$([ $emulate = 1 ] && echo tiny || echo "tiny 1.3b 13b")}
 cc=${CC:-gcc}
 mkdir -p "$out" || exit 2
 figures=$out/figures.jsonl
@@ -20,12 +31,21 @@ began=$(date +%s)
 failures=0
 say() { echo "[$(($(date +%s) - began)) s] $*"; }
 step() { # NAME SECONDS COMMAND..: never stops the script; a failure is counted and its last lines shown
-    name=$1 limit=$2
+    name=$1 limit=$2 left=$((limit_s - $(date +%s) + began))
     shift 2
-    if timeout "$limit" "$@" > "$out/$name.log" 2>&1; then
+    [ "$left" -lt "$limit" ] && limit=$left
+    if [ "$limit" -lt 5 ]; then
+        say "$name: LEFT OUT, ${limit_s} s are over"
+        failures=$((failures + 1))
+        return 1
+    fi
+    timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1
+    code=$?
+    if [ $code = 0 ]; then
         say "$name: ok"
     else
-        say "$name: FAILED (exit $?); the end of $out/$name.log:"
+        [ $code = 124 ] && echo "stopped after $limit s" >> "$out/$name.log"
+        say "$name: FAILED (exit $code); the end of $out/$name.log:"
         tail -n 20 "$out/$name.log"
         failures=$((failures + 1))
         return 1
@@ -34,14 +54,21 @@ step() { # NAME SECONDS COMMAND..: never stops the script; a failure is counted 
 
 nvcc=${NVCC:-$(command -v nvcc || ls -d /usr/local/cuda*/bin/nvcc 2>/dev/null | tail -n 1)}
 python=${PYTHON:-$(command -v python3)}
+command -v ${cc%% *} > /dev/null || { echo "gpu.sh: no C compiler: install gcc, or set CC" >&2; exit 2; }
 if [ $emulate = 0 ]; then
-    [ -n "$nvcc" ] || { echo "gpu.sh: no nvcc: set NVCC" >&2; exit 2; }
-    nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm --format=csv,noheader ||
-        { echo "gpu.sh: no NVIDIA driver here (try --emulate)" >&2; exit 2; }
-    archs=${ARCHS:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | tr -d . | sort -u | tr '\n' ' ')}
+    [ -n "$nvcc" ] || { echo "gpu.sh: no nvcc: install the CUDA toolkit (12 or 13), or set NVCC" >&2; exit 2; }
+    "$nvcc" --version | tail -n 2
+    if command -v nvidia-smi > /dev/null; then
+        nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm --format=csv,noheader ||
+            { echo "gpu.sh: the NVIDIA driver does not answer (try --emulate)" >&2; exit 2; }
+        archs=${ARCHS:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | tr -d . | sort -u | tr '\n' ' ')}
+    else
+        archs=${ARCHS:-$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())' 2>/dev/null)}
+        [ -n "$archs" ] || { echo "gpu.sh: no nvidia-smi, and PyTorch finds no GPU: is the driver installed? (ARCHS=90 tries all the same, --emulate needs no GPU)" >&2; exit 2; }
+    fi
     # cuBLAS of PyTorch's wheels, where the toolkit has none.
     wheels=$("$python" -c 'import glob, os, torch; d = os.path.dirname(os.path.dirname(torch.__file__)); print(":".join(sorted({os.path.dirname(p) for p in glob.glob(d + "/nvidia/**/libcublas.so*", recursive=True)})))' 2>/dev/null)
-    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$(dirname "$nvcc")/../lib64${wheels:+:$wheels}
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(dirname "$nvcc")/../lib64${wheels:+:$wheels}
     export LD_LIBRARY_PATH
 fi
 
@@ -66,13 +93,19 @@ waiting=$!
 objects=$out/objects
 mkdir -p "$objects"
 compile() {
+    at=0 most=$(nproc)
+    rm -f "$objects"/*.o
     for f in $sources tests/cuda/emulate.c; do
         extra=
         case $f in */*avx512.c) extra=$avx512 ;; */*avx2.c) extra=$avx2 ;; esac
         case $f in zo/model/ops_*) extra="$extra -O3 -fopenmp-simd" ;; esac
         # shellcheck disable=SC2086
-        $cc $flags $extra -c -o "$objects/$(echo "$f" | tr / _).o" "$f" || return 1
+        $cc $flags $extra -c -o "$objects/$(echo "$f" | tr / _).o" "$f" &
+        at=$((at + 1))
+        [ $((at % most)) = 0 ] && wait
     done
+    wait
+    [ "$(ls "$objects"/*.o | wc -l)" = "$at" ] || return 1
     zo=$(ls "$objects"/*.o | grep -v emulate)
     # shellcheck disable=SC2086
     for t in state forward; do
@@ -81,41 +114,44 @@ compile() {
     # shellcheck disable=SC2086
     $cc $flags -o "$out/gpu" bench/gpu.c $zo -lm -ldl
 }
-if compile > "$out/compile.log" 2>&1; then say "compile: ok"; else say "compile: FAILED"; tail -n 20 "$out/compile.log"; exit 1; fi
+if (compile) > "$out/compile.log" 2>&1; then say "compile: ok"; else say "compile: FAILED"; tail -n 20 "$out/compile.log"; exit 1; fi
 wait $waiting || exit 1
 
 # ---- test: state and digest bit for bit, losses against the CPU's ----
-if [ $emulate = 1 ]; then
-    step test_state 240 "$out/test_state"
-    step test_forward 240 "$out/test_forward"
-else
-    ONEBYTE_CUDA=$PWD/$plugin
-    case $plugin in /*) ONEBYTE_CUDA=$plugin ;; esac
+case $plugin in /*) ;; *) plugin=$PWD/$plugin ;; esac
+if [ $emulate = 0 ]; then
+    ONEBYTE_CUDA=$plugin
     export ONEBYTE_CUDA
-    step test_state 60 "$out/test_state"
-    step test_forward 90 "$out/test_forward"
-    sanitizer=$(command -v compute-sanitizer || ls "$(dirname "$nvcc")/compute-sanitizer" 2>/dev/null)
-    if [ -n "$sanitizer" ]; then
-        step sanitizer 60 "$sanitizer" --error-exitcode 1 "$out/test_forward" "folding*"
-    else
-        say "sanitizer: none here"
-    fi
-    unset ONEBYTE_CUDA
 fi
+step test_state 90 "$out/test_state"
+step test_forward 120 "$out/test_forward"
 grep -h "FAILED\|PASSED" "$out"/test_*.log
 
 # ---- measure: ours, then PyTorch's MeZO, same shapes and batch ----
-case $plugin in /*) ;; *) plugin=$PWD/$plugin ;; esac
+[ $measure = 0 ] && shapes=
 for shape in $shapes; do
     batch=$([ "$shape" = tiny ] && echo "4 32" || echo "16 400")
     # shellcheck disable=SC2086
     step "ours_$shape" 150 "$out/gpu" "$plugin" "$shape" $batch
     grep '^{' "$out/ours_$shape.log" >> "$figures"
     # shellcheck disable=SC2086
-    if step "torch_$shape" 120 "$python" bench/baselines/torch_mezo.py "$shape" $batch; then
-        grep '^{' "$out/torch_$shape.log" >> "$figures"
-    fi
+    step "torch_$shape" 120 "$python" bench/baselines/torch_mezo.py "$shape" $batch
+    grep '^{' "$out/torch_$shape.log" >> "$figures"
 done
-"$python" bench/gpu_report.py "$figures" | tee "$out/report.md"
-say "done: $failures steps failed; figures in $figures"
+[ $measure = 0 ] || "$python" bench/gpu_report.py "$figures" | tee "$out/report.md"
+
+# ---- compute-sanitizer on short runs: memory, races in shared memory, barriers; what was never written, in our kernels alone ----
+sanitizer=$(command -v compute-sanitizer || ls "$(dirname "${nvcc:-/}")/compute-sanitizer" "$(dirname "${nvcc:-/}")/../compute-sanitizer/compute-sanitizer" 2>/dev/null | head -n 1)
+if [ $emulate = 1 ]; then
+    say "sanitizer: needs a GPU"
+elif [ -z "$sanitizer" ]; then
+    say "sanitizer: no compute-sanitizer here (it comes with the CUDA toolkit)"
+else
+    for tool in memcheck racecheck synccheck initcheck; do
+        step "${tool}_state" 60 "$sanitizer" --tool $tool --error-exitcode 1 "$out/test_state" "the_fold*"
+        [ $tool = initcheck ] || step "${tool}_forward" 60 "$sanitizer" --tool $tool --error-exitcode 1 "$out/test_forward" "folding*"
+    done
+fi
+[ $measure = 0 ] || say "figures in $figures, their table in $out/report.md"
+say "done: $failures steps failed"
 [ "$failures" = 0 ]

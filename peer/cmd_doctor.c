@@ -1,4 +1,5 @@
 /* onebyte doctor: is this machine ready, and if not, what to do. */
+#include "peer/device.h"
 #include "peer/engine.h"
 #include "peer/invite.h"
 #include "peer/json_out.h"
@@ -70,6 +71,29 @@ static void check_compute(struct doctor *d)
     found(d, mb < 200 ? NOTE : GOOD, "memory",
           "a model needs about 4 to 8 bytes per parameter: close programs, or take a smaller model",
           "%.0f MB free at once", mb);
+}
+
+/* A machine without a GPU is whole: nothing to do there. */
+static void check_gpu(struct doctor *d)
+{
+    struct peer_gpu g;
+    struct err_why why = {{0}};
+    const bool driver = access("/proc/driver/nvidia/version", R_OK) == 0;
+    const enum err e = peer_device_probe(&g, &why);
+    if (e == ERR_OK) {
+        found(d, g.free_bytes < 1000000000 ? NOTE : GOOD, "gpu",
+              "too little for a model of more than some hundred million parameters: another program holds it (nvidia-smi lists them)",
+              "%s, %.1f of %.1f GB free", g.name, (double)g.free_bytes / 1e9, (double)g.bytes / 1e9);
+        return;
+    }
+    if (e == ERR_NOTFOUND && !driver) {
+        found(d, GOOD, "gpu", "", "none, the CPU computes (%.300s)", why.text);
+        return;
+    }
+    found(d, NOTE, "gpu",
+          strstr(why.text, "no CUDA plug-in") ? "make CUDA=1 && sudo make install builds it, with nvcc"
+                                              : "the CPU computes until this is mended; nvidia-smi shows what the driver sees",
+          "%.400s", why.text);
 }
 
 static void check_clock(struct doctor *d)
@@ -271,6 +295,7 @@ static int run(void *values, const char *const *args, size_t n_args)
     (void)args;
     (void)n_args;
     check_compute(&d);
+    check_gpu(&d);
     check_clock(&d);
     check_home(&d);
     check_limits(&d);
@@ -303,7 +328,7 @@ const struct peer_command peer_cmd_doctor = {
     .name = "doctor",
     .args = "",
     .summary =
-        "check this machine: CPU, BLAS, memory, disk, clock, key, versions, network; and say what to do",
+        "check this machine: CPU, BLAS, GPU, memory, disk, clock, key, versions, network; and say what to do",
     .details = "Each line is ok, note (it works, but) or bad. Exit code 1 if anything is bad.",
     .options = options,
     .n_options = ARRAY_LEN(options),

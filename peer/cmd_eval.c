@@ -1,3 +1,4 @@
+#include "peer/device.h"
 #include "peer/flags.h"
 #include "peer/generate.h"
 #include "peer/json_out.h"
@@ -25,6 +26,7 @@ static enum err subject_open(struct subject *s, const struct values *v, struct e
     char verified[PEER_PATH_BYTES];
     struct peer_home home;
     memset(s, 0, sizeof *s);
+    TRY(peer_device_check(v->flags.device, why));
     (void)snprintf(s->data, sizeof s->data, "%s", v->data ? v->data : "");
     s->home = v->common.home || !v->flags.model;
     if (!s->home) {
@@ -109,7 +111,7 @@ static enum err evaluate(struct subject *s, const struct values *v, const struct
     const enum err e = peer_engine_eval(&s->engine, data, v->max, (size_t)v->batch, peer_progress,
                                         "examples", result);
     if (e != ERR_OK)
-        return err_set(why, e, "cannot evaluate: %s", err_str(e));
+        return err_set(why, e, "cannot evaluate: %s", peer_engine_error(&s->engine, e));
     if (v->generate == 0 || result->nonfinite > 0)
         return ERR_OK;
     peer_ends_read(&ends, s->home ? s->state.model_dir : v->flags.model);
@@ -131,6 +133,8 @@ static int run(void *values, const char *const *args, size_t n_args)
     enum err e = subject_open(&s, v, &why);
     if (e == ERR_OK)
         e = peer_engine_data(&s.engine, &data, s.data, &why);
+    if (e == ERR_OK && s.home && peer_engine_pull(&s.engine) != ERR_OK) /* the digest and the answers are the CPU's */
+        e = err_set(&why, ERR_DEVICE, "the GPU is lost: %s", peer_engine_error(&s.engine, ERR_DEVICE));
     if (e == ERR_OK)
         e = evaluate(&s, v, data, &result, &answers, &why);
     if (e != ERR_OK)
@@ -150,6 +154,7 @@ static const struct peer_option options[] = {
      "the state that the owner's checkpoint names (default: everything held)", 0, 0},
     PEER_FLAG_ROWS(struct values, flags,
                    "model folder to evaluate; with --home: where the run's base model is"),
+    PEER_FLAG_DEVICE_ROWS(struct values, flags),
     {"data", PEER_TEXT, offsetof(struct values, data), "FILE",
      "JSONL to evaluate on (default: the home's evaluation data)", 0, 0},
     {"max", PEER_U64, offsetof(struct values, max), "N", "only the first N examples (default: all)",

@@ -1,3 +1,4 @@
+#include "peer/device.h"
 #include "peer/export.h"
 #include "peer/flags.h"
 #include "peer/json_out.h"
@@ -24,6 +25,7 @@ static enum err replay_open(struct replay *r, const struct values *v, const stru
 {
     static const uint8_t nobody[32] = {0};
     char verified[PEER_PATH_BYTES];
+    TRY(peer_device_check(v->flags.device, why));
     if (v->manifest)
         TRY(peer_manifest_load(&r->manifest, v->manifest, why));
     else
@@ -115,6 +117,8 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = replay_open(&r, v, h, &why);
     if (e == ERR_OK)
         e = replay_fold(&r, v, h, &why);
+    if (e == ERR_OK && peer_engine_pull(&r.engine) != ERR_OK)
+        e = err_set(&why, ERR_DEVICE, "the GPU is lost: %s", peer_engine_error(&r.engine, ERR_DEVICE));
     if (e == ERR_OK && v->out)
         e = peer_export(&r.engine, r.model_dir, v->out, ZO_F32, &why);
     const int code = e == ERR_OK ? report(v, &r) : peer_fail(&why);
@@ -135,6 +139,7 @@ static const struct peer_option options[] = {
      "also write the model as a Hugging Face folder", 0, 0},
     PEER_FLAG_ROWS(struct values, flags,
                    "the run's base model (default: the folder saved in the home, or by init)"),
+    PEER_FLAG_DEVICE_ROWS(struct values, flags),
 };
 
 const struct peer_command peer_cmd_replay = {

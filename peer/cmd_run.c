@@ -207,8 +207,7 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
         s->connect[s->n_connect++] = v->connect.items[i];
     TRY(peer_home_open(&s->home, v->common.home, true, why));
     TRY(peer_home_lock(&s->home, why));
-    if (v->device && !peer_device_word(v->device))
-        return err_set(why, ERR_RANGE, "--device takes auto, cpu, cuda or cuda:N, not '%s'", v->device);
+    TRY(peer_device_check(v->device, why));
     if (v->log_level && !peer_log_level(&level, v->log_level))
         return err_set(why, ERR_RANGE, "--log-level takes error, warn, info or debug");
     peer_log_start(level, v->log_format && strcmp(v->log_format, "json") == 0, false, peer_home_path(&s->home, "log", log));

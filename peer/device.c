@@ -50,6 +50,25 @@ static const char *plugin_path(char path[PEER_PATH_BYTES])
     return "libonebyte_cuda.so";
 }
 
+enum err peer_device_check(const char *text, struct err_why *why)
+{
+    if (!text || peer_device_word(text))
+        return ERR_OK;
+    return err_set(why, ERR_RANGE, "--device takes auto, cpu, cuda or cuda:N, not '%s'", text);
+}
+
+enum err peer_device_probe(struct peer_gpu *g, struct err_why *why)
+{
+    char path[PEER_PATH_BYTES];
+    struct zo_device *d = NULL;
+    *g = (struct peer_gpu){.bytes = 0};
+    TRY(zo_device_open(&d, plugin_path(path), 0, why));
+    (void)snprintf(g->name, sizeof g->name, "%s", zo_device_name(d));
+    const enum err e = zo_device_available(d, &g->free_bytes, &g->bytes);
+    zo_device_free(d);
+    return e == ERR_OK ? e : err_set(why, e, "%s does not answer", g->name);
+}
+
 static enum err open_cuda(struct peer_engine *e, const struct peer_engine_options *o, uint32_t index, struct err_why *why)
 {
     char path[PEER_PATH_BYTES];

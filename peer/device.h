@@ -10,6 +10,15 @@
  * cannot be used; "cuda" or "cuda:N": an error then. */
 NODISCARD enum err peer_device_open(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why);
 bool peer_device_word(const char *text); /* auto, cpu, cuda, cuda:N */
+NODISCARD enum err peer_device_check(const char *text, struct err_why *why); /* ERR_RANGE unless NULL or such a word */
+
+/* What doctor and version say of the first GPU, without a model. */
+struct peer_gpu {
+    char name[128];
+    uint64_t free_bytes, bytes; /* of its memory */
+};
+/* ERR_NOTFOUND (no plug-in, no driver, no device), ERR_UNSUPPORTED, ERR_DEVICE: why says which. */
+NODISCARD enum err peer_device_probe(struct peer_gpu *g, struct err_why *why);
 
 /* Whichever device the engine has. */
 NODISCARD enum err peer_engine_fold(struct peer_engine *e, const struct zo_fold *folds, size_t n);

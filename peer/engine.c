@@ -71,6 +71,26 @@ static enum err open_state(struct peer_engine *e, const struct peer_engine_optio
     return ERR_OK;
 }
 
+/* A checkpoint alone: on a GPU, beside a state without tensors; the digest of that is nobody's. */
+static enum err open_plain(struct peer_engine *e, const struct peer_engine_options *o, struct err_why *why)
+{
+    static const struct zo_rules nothing_trained = {.direction = ZO_RANK1, .sides = 2, .k = 1, .n0 = 1, .steps = 1, .n_knots = 1};
+    static const uint32_t key[2] = {0, 0};
+    if (o->device && strcmp(o->device, "cpu") != 0) {
+        const enum err made = zo_state_new(&e->state, &nothing_trained, key);
+        if (made != ERR_OK)
+            return err_set(why, made, "not enough memory");
+        TRY(zo_model_bind(e->model, e->state, ZO_MEMORY_LEAN, why));
+        TRY(peer_device_open(e, o, why));
+        if (e->device)
+            return ERR_OK;
+    }
+    TRY(zo_model_bind(e->model, NULL, o->memory, why));
+    zo_state_free(e->state);
+    e->state = NULL;
+    return ERR_OK;
+}
+
 static enum err open_parts(struct peer_engine *e, const struct peer_engine_options *o,
                            struct err_why *why)
 {
@@ -88,7 +108,7 @@ static enum err open_parts(struct peer_engine *e, const struct peer_engine_optio
     const enum err pool = zo_pool_new(&e->pool, o->threads ? o->threads : peer_threads_default());
     if (pool != ERR_OK)
         return err_set(why, pool, "cannot start worker threads: %s", err_str(pool));
-    return e->manifest ? open_state(e, o, why) : zo_model_bind(e->model, NULL, o->memory, why);
+    return e->manifest ? open_state(e, o, why) : open_plain(e, o, why);
 }
 
 enum err peer_engine_open(struct peer_engine *e, const struct peer_manifest *m,
@@ -223,7 +243,6 @@ enum err peer_engine_eval(struct peer_engine *e, const struct zo_dataset *d, uin
 void peer_engine_digest(const struct peer_engine *e, char out[17])
 {
     ENSURE(e->state != NULL);
-    ENSURE(e->device == NULL); /* commands with one use peer_engine_digest_u64 */
     (void)snprintf(out, 17, "%016" PRIx64, zo_state_digest(e->state, e->kernels, e->pool));
 }
 

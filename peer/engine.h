@@ -35,7 +35,7 @@ struct peer_engine {
     struct zo_tokenizer *tokenizer;
     struct zo_pool *pool;
     const struct zo_kernels *kernels;
-    struct zo_state *state; /* NULL without a manifest */
+    struct zo_state *state; /* without a manifest NULL, or on a GPU one without tensors */
     struct zo_device *device; /* NULL: the CPU; else it holds the newest state: peer/device.h */
 };
 
@@ -135,7 +135,7 @@ NODISCARD enum err peer_home_state_open(struct peer_home_state *s, const struct 
                                         const struct peer_engine_options *o, struct err_why *why);
 void peer_home_state_close(struct peer_home_state *s);
 
-/* Digest of the engine's state, recomputed from memory, as 16 hex digits. */
+/* Digest of the engine's state, recomputed from memory, as 16 hex digits.  With a GPU: peer_engine_pull first. */
 void peer_engine_digest(const struct peer_engine *e, char out[17]);
 
 /* "123/456 name" on stderr while it is a terminal: a go_on that shows progress; ctx is the name (const char *). */

@@ -34,6 +34,8 @@ struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const s
         .memory = strcmp(memory, "lean") == 0   ? ZO_MEMORY_LEAN
                   : strcmp(memory, "fast") == 0 ? ZO_MEMORY_FAST
                                                 : ZO_MEMORY_AUTO,
+        .device = f->device, /* NULL: the CPU */
+        .precision = f->precision,
         .verified = h ? peer_home_path(h, "verified", verified) : NULL,
     };
 }

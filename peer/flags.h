@@ -7,6 +7,7 @@
 
 struct peer_flags {
     const char *model, *kernels, *memory;
+    const char *device, *precision; /* where PEER_FLAG_DEVICE_ROWS are */
     uint64_t threads, reserve;
 };
 
@@ -21,6 +22,11 @@ struct peer_flags {
          0, 0},                                                                                                        \
         {"memory", PEER_CHOICE, offsetof(S, m.memory), "auto|lean|fast",                                               \
          "fast keeps a float copy of the weights beside the integers (default: auto: by free memory on a GPU, else lean)", 0, 0}
+
+/* For commands that may compute on a GPU but do not by themselves: `run` has rows of its own. */
+#define PEER_FLAG_DEVICE_ROWS(S, m)                                                                                       \
+    {"device", PEER_TEXT, offsetof(S, m.device), "auto|cpu|cuda[:N]", "where to compute (default: cpu)", 0, 0},           \
+        {"precision", PEER_CHOICE, offsetof(S, m.precision), "bf16|fp16|fp32", "of matrix products on a GPU (default: bf16)", 0, 0}
 
 /* What peer_engine_open takes, cut down to what this machine has; verified [PEER_PATH_BYTES] is the caller's buffer, filled when h is not NULL. */
 struct peer_engine_options peer_flags_engine(const struct peer_flags *f, const struct peer_home *h, char *verified);

@@ -304,6 +304,9 @@ enum err peer_load_checkpoint(struct net_gossip *g, struct net_ledger *ledger, c
     free(k.bytes);
     if (e != ERR_OK || !engine)
         return e;
+    e = peer_engine_pull(engine);
+    if (e != ERR_OK)
+        return err_set(why, e, "reading the state: %s", peer_engine_error(engine, e));
     peer_snapshot_hash(engine->state, hash);
     if (memcmp(hash, k.c.state, 32) != 0)
         return err_set(why, ERR_FORMAT, "checkpoint %" PRIu64 " names another state than its records make", k.c.number);

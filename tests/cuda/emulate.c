@@ -14,6 +14,8 @@ uint64_t emu_memory = (uint64_t)1 << 32, emu_used;
 uint32_t emu_shared = 99 << 10;
 uint64_t emu_fail_at; /* the call number from which every call fails; 0: none */
 uint64_t emu_calls;
+enum emu_graphs emu_graphs;
+static bool recording;
 
 /* ---- fibres ---- */
 
@@ -96,13 +98,13 @@ static void run_block(void)
     }
 }
 
-float emu_warp(float x, float (*join)(float a, float b))
+float emu_group(float x, float (*join)(float a, float b), uint32_t n)
 {
-    const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP;
+    const uint32_t first = emu_thread / n * n;
     slots[emu_thread] = x;
     emu_sync();
     float all = slots[first];
-    for (uint32_t i = 1; i < ZO_CUDA_WARP; i++)
+    for (uint32_t i = 1; i < n; i++)
         all = join(all, slots[first + i]);
     emu_sync();
     return all;
@@ -129,6 +131,62 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
         }
     }
     emu_sync();
+}
+
+/* The same for elements of 16 bits and k of 16. */
+void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type)
+{
+    const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP, lane = emu_thread % ZO_CUDA_WARP;
+    memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
+    memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
+    emu_sync();
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        for (uint32_t k = 0; k < 16; k++) {
+            const uint32_t owner_a = first + row % 8 * 4 + k % 8 / 2, owner_b = first + col * 4 + k % 8 / 2;
+            c[i] += ob_load(&fragments[owner_a].a[k / 8 * 2 + row / 8], k % 2, type) *
+                    ob_load(&fragments[owner_b].b[k / 8], k % 2, type);
+        }
+    }
+    emu_sync();
+}
+
+/* Copies under way: a group is carried out when its thread waits for it, so that who does not wait reads what was there. */
+enum { COPIES = 8 };
+struct copies {
+    struct {
+        void *to;
+        const void *from;
+    } copy[COPIES];
+    uint32_t n;
+};
+static struct {
+    struct copies open, newest, older;
+} under_way[ZO_CUDA_THREADS];
+
+void ob_copy16(void *to, const void *from)
+{
+    struct copies *c = &under_way[emu_thread].open;
+    ENSURE(((uintptr_t)to | (uintptr_t)from) % 16 == 0);
+    ENSURE(c->n < COPIES);
+    c->copy[c->n].to = to;
+    c->copy[c->n++].from = from;
+}
+
+void ob_copies_commit(void)
+{
+    ENSURE(under_way[emu_thread].older.n == 0); /* the kernels have two groups under way at most */
+    under_way[emu_thread].older = under_way[emu_thread].newest;
+    under_way[emu_thread].newest = under_way[emu_thread].open;
+    under_way[emu_thread].open.n = 0;
+}
+
+void ob_copies_wait(void)
+{
+    struct copies *c = &under_way[emu_thread].older;
+    for (uint32_t i = 0; i < c->n; i++)
+        memcpy(c->copy[i].to, c->copy[i].from, 16);
+    c->n = 0;
 }
 
 /* To nearest, ties to even: clang 14 has no _Float16 on x86. */
@@ -164,8 +222,11 @@ static enum err counted(void)
 
 static enum err emu_open(void **ctx, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
 {
+    const char *memory = getenv("EMULATED_MEMORY"); /* for tests with real processes */
     if (index > 0)
         return err_set(why, ERR_NOTFOUND, "there is no device %u: the emulation has one", index);
+    if (memory)
+        emu_memory = strtoull(memory, NULL, 10);
     *info = (struct zo_cuda_info){.name = "emulation", .major = 8, .processors = 1, .shared_max = emu_shared,
                                   .memory = emu_memory};
     *ctx = &emu_used;
@@ -194,6 +255,7 @@ static enum err emu_available(void *ctx, uint64_t *bytes)
 static enum err emu_alloc(void *ctx, void **p, uint64_t bytes)
 {
     (void)ctx;
+    ENSURE(!recording);
     TRY(counted());
     if (bytes > emu_memory - emu_used)
         return ERR_NOMEM;
@@ -211,6 +273,7 @@ static void emu_free(void *ctx, void *p)
 {
     uint64_t bytes;
     (void)ctx;
+    ENSURE(!recording);
     if (!p)
         return;
     memcpy(&bytes, (uint8_t *)p - SIZE_HEAD, sizeof bytes);
@@ -218,9 +281,26 @@ static void emu_free(void *ctx, void *p)
     free((uint8_t *)p - SIZE_HEAD);
 }
 
+static enum err emu_record(void *ctx)
+{
+    (void)ctx;
+    TRY(counted());
+    recording = true;
+    return emu_graphs == EMU_GRAPHS_NONE ? ERR_UNSUPPORTED : ERR_OK;
+}
+
+static enum err emu_play(void *ctx, bool run)
+{
+    (void)ctx;
+    recording = false;
+    TRY(counted());
+    return run && emu_graphs == EMU_GRAPHS_RUN ? ERR_OK : ERR_UNSUPPORTED;
+}
+
 static enum err emu_copy(void *ctx, void *to, const void *from, uint64_t bytes)
 {
     (void)ctx;
+    ENSURE(!recording);
     TRY(counted());
     if (bytes)
         memcpy(to, from, bytes);
@@ -237,6 +317,8 @@ static enum err emu_launch(void *ctx, enum zo_cuda_kernel k, uint32_t grid_x, ui
     };
     (void)ctx;
     TRY(counted());
+    if (recording && emu_graphs == EMU_GRAPHS_FAIL)
+        return ERR_OK; /* noted down, and never run */
     ENSURE(shared_bytes <= sizeof emu_dynamic && grid_x > 0 && grid_y > 0 && grid_y < 65536);
     running = kernels[k];
     running_args = args;
@@ -262,6 +344,8 @@ static enum err emu_gemm(void *ctx, const struct zo_cuda_gemm *g)
 {
     (void)ctx;
     TRY(counted());
+    if (recording && emu_graphs == EMU_GRAPHS_FAIL)
+        return ERR_OK;
     const uint64_t w_rows = g->transposed ? g->n_in : g->n_out, w_cols = g->transposed ? g->n_out : g->n_in;
     float *x = widened(g->x, g->rows, g->n_in, g->ldx, g->type), *w = widened(g->w, w_rows, w_cols, g->ldw, g->type);
     if (x && w)
@@ -296,6 +380,8 @@ const struct zo_cuda_api *onebyte_cuda_api(void)
         .launch = emu_launch,
         .gemm = emu_gemm,
         .sync = emu_wait,
+        .record = emu_record,
+        .play = emu_play,
     };
     return &api;
 }

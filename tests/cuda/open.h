@@ -15,8 +15,11 @@ static inline bool on_a_gpu(void)
 
 static inline enum err open_any(struct zo_device **d, struct err_why *why)
 {
-    return on_a_gpu() ? zo_device_open(d, getenv("ONEBYTE_CUDA"), 0, why)
-                      : zo_device_open_table(d, onebyte_cuda_api(), 0, why);
+    const enum err e = on_a_gpu() ? zo_device_open(d, getenv("ONEBYTE_CUDA"), 0, why)
+                                  : zo_device_open_table(d, onebyte_cuda_api(), 0, why);
+    if (e != ERR_OK)
+        printf("%s\n", why->text);
+    return e;
 }
 
 /* Tests that break the device do so in the emulation alone. */

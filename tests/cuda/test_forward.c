@@ -236,7 +236,9 @@ static void check_half(const char *dir, const struct fixture *f, size_t i)
     struct setup s;
     if (i % 3 != 1)
         return;
+    emu_shared = i < 8 ? 99 << 10 : 30 << 10; /* attention on tensor cores, and where they have no room (it takes an emulation long) */
     set_up(&s, dir, NULL, i % 2 ? ZO_RANK1 : ZO_GAUSSIAN, i % 2 ? ZO_DEVICE_FP16 : ZO_DEVICE_BF16, ZO_MEMORY_AUTO);
+    emu_shared = 99 << 10;
     compare(dir, &s, f);
     tear_down(&s);
 }
@@ -263,6 +265,43 @@ static void adapters(void **state)
     for_each_model(check_adapters);
 }
 
+/* The resident weights that a fold wrote are those that the state gives, bit for bit. */
+static void resident_weights_follow_the_fold(void **state)
+{
+    static const int8_t codes[70] = {120, -77, 31, [40] = 9, [69] = -127};
+    static const enum zo_device_type types[] = {ZO_DEVICE_BF16, ZO_DEVICE_FP16, ZO_DEVICE_FP32};
+    const struct zo_fold folds[2] = {{.key = {4, 5}, .count = 70, .lag = 70, .codes = codes},
+                                     {.key = {7, 5}, .count = 70, .lag = 99, .codes = codes}};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(types); k++) {
+        struct setup s;
+        size_t compared = 0, changed = 0;
+        set_up(&s, k == 1 ? "tests/vectors/models/gpt2" : "tests/vectors/models/llama", NULL, ZO_RANK1, types[k],
+               ZO_MEMORY_FAST);
+        for (uint32_t t = 0; t < s.rules.n_tensors; t++) {
+            const struct zo_tensor *z = &s.rules.tensors[t];
+            const size_t bytes = (size_t)zo_tensor_elements(z) * zo_cuda_type_bytes(s.device->type);
+            if (!s.device->copies[t])
+                continue;
+            uint8_t *before = malloc(bytes), *folded = malloc(bytes), *want = malloc(bytes);
+            assert_true(before && folded && want);
+            assert_int_equal(zo_cuda_get(s.device, before, s.device->copies[t], bytes), ERR_OK);
+            assert_int_equal(zo_device_fold(s.device, folds, 2), ERR_OK);
+            assert_int_equal(zo_cuda_get(s.device, folded, s.device->copies[t], bytes), ERR_OK);
+            assert_int_equal(zo_cuda_weights_refresh(s.device, true), ERR_OK);
+            assert_int_equal(zo_cuda_get(s.device, want, s.device->copies[t], bytes), ERR_OK);
+            assert_memory_equal(folded, want, bytes);
+            changed += memcmp(before, want, bytes) != 0;
+            compared++;
+            free(before);
+            free(folded);
+            free(want);
+        }
+        assert_true(compared > 4 && changed == compared);
+        tear_down(&s);
+    }
+}
+
 /* What the device folds, its forward pass reads: with resident weights too. */
 static void folding_reaches_the_losses(void **state)
 {
@@ -286,6 +325,122 @@ static void folding_reaches_the_losses(void **state)
         compare(dir, &s, &f);
         tear_down(&s);
     }
+}
+
+enum { SCENE_ROWS = 320, SCENE_D = 128, SCENE_WIDTH = 4 * SCENE_D, SCENE_OUT = SCENE_ROWS * 2 * SCENE_D };
+
+/* out <- attention of one sequence of 190 whose first 37 rows lie elsewhere: two heads of queries, one of keys and values. */
+static void attend(struct zo_device *d, struct k_attend a, enum zo_cuda_kernel kernel, uint32_t tile, uint32_t bytes,
+                   uint32_t type, float *out)
+{
+    static uint8_t raw[SCENE_OUT * 4];
+    struct k_attend_item items[16];
+    a.n_items = 0;
+    for (uint32_t q = 37; q < 190; q += tile)
+        items[a.n_items++] = (struct k_attend_item){.row0 = 60, .shared_row0 = 5, .shared = 37, .n = 190, .q0 = q};
+    const uint64_t n = (uint64_t)SCENE_ROWS * a.heads * a.head_dim;
+    void *there = NULL, *result = NULL;
+    a.type = type;
+    assert_int_equal(zo_cuda_alloc(d, &there, sizeof items), ERR_OK);
+    assert_int_equal(zo_cuda_alloc(d, &result, n * 4), ERR_OK);
+    memset(raw, 0, sizeof raw);
+    assert_int_equal(zo_cuda_put(d, there, items, sizeof items), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, result, raw, n * 4), ERR_OK);
+    a.items = there;
+    a.out = result;
+    assert_int_equal(zo_cuda_launch(d, kernel, a.n_items, a.heads, bytes, &a), ERR_OK);
+    assert_int_equal(zo_cuda_get(d, raw, result, n * zo_cuda_type_bytes((enum zo_cuda_type)type)), ERR_OK);
+    for (uint64_t i = 0; i < n; i++) {
+        const uint16_t half = (uint16_t)(raw[2 * i] | raw[2 * i + 1] << 8);
+        const uint32_t bits = (uint32_t)half << 16;
+        if (type == ZO_CUDA_FP16)
+            out[i] = emu_from_half(half);
+        else
+            memcpy(&out[i], type == ZO_CUDA_BF16 ? (const void *)&bits : &raw[4 * i], sizeof *out);
+    }
+    d->api->free(d->ctx, there);
+    d->api->free(d->ctx, result);
+}
+
+/* The kernels on tensor cores against those in FP32, on numbers that every type holds exactly: what is left is the rounding of
+ * probabilities (they sum to 1, values are at most 1) and of the result. */
+static void attention_on_tensor_cores(void **state)
+{
+    static const struct {
+        uint32_t d, causal, window;
+        float cap;
+    } cases[] = {{64, 1, 0, 0.0f}, {128, 1, 70, 0.0f}, {40, 0, 0, 2.0f}, {17, 1, 9, 0.0f}};
+    static float qkv[SCENE_ROWS * SCENE_WIDTH], want[SCENE_OUT], got[SCENE_OUT];
+    struct err_why why;
+    struct zo_device *d = NULL;
+    void *there = NULL;
+    (void)state;
+    assert_int_equal(open_any(&d, &why), ERR_OK);
+    if (d->info.major < 8) {
+        zo_device_free(d);
+        printf("this GPU has no such products\n");
+        skip();
+    }
+    for (uint32_t i = 0; i < SCENE_ROWS * SCENE_WIDTH; i++)
+        qkv[i] = (float)((int)((i * 2654435761u) >> 24) - 128) / 128.0f;
+    assert_int_equal(zo_cuda_alloc(d, &there, sizeof qkv), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, there, qkv, sizeof qkv), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const uint32_t dim = cases[i].d, wide = dim <= 64 ? 64 : 128, type = i % 2 ? ZO_CUDA_FP16 : ZO_CUDA_BF16;
+        const struct k_attend a = {.heads = 2, .kv_heads = 1, .head_dim = dim, .causal = cases[i].causal,
+                                   .window = cases[i].window, .scale = 4.0f / sqrtf((float)dim), .cap = cases[i].cap,
+                                   .qkv = there, .width = 4 * dim};
+        attend(d, a, ZO_CUDA_K_attend_32_8, 32, 4 * (2 * 32 * (dim + 1) + 32 * 33 + ZO_CUDA_THREADS + 96), ZO_CUDA_FP32, want);
+        attend(d, a, wide == 64 ? ZO_CUDA_K_attend_mma_64 : ZO_CUDA_K_attend_mma_128, 128,
+               4 * (192 * (wide + 8) / 2 + wide * 36), type, got);
+        double most = 0, largest = 0;
+        for (uint32_t k = 0; k < SCENE_ROWS * 2 * dim; k++) {
+            most = fmax(most, isnan(got[k]) ? 9 : fabs(got[k] - want[k]));
+            largest = fmax(largest, fabs(want[k]));
+        }
+        if (!(most <= (type == ZO_CUDA_BF16 ? 0x1p-8 : 0x1p-11)) || !(largest > 0.5))
+            fail_msg("heads of %u, type %u: off by %g, of at most %g", dim, type, most, largest);
+    }
+    d->api->free(d->ctx, there);
+    zo_device_free(d);
+}
+
+/* As graphs, without them, and where recording or playing fails: the same losses; who fails too often is not asked again. */
+static void graphs_or_not(void **state)
+{
+    static struct fixture f;
+    static const char dir[] = "tests/vectors/models/llama";
+    struct zo_pass passes[PASSES];
+    struct zo_loss want[PASSES], got[PASSES];
+    (void)state;
+    fixture_read(&f, dir);
+    const size_t n = make_passes(passes, &f) < 4 ? make_passes(passes, &f) : 4;
+    for (int mode = EMU_GRAPHS_NONE; mode <= EMU_GRAPHS_FAIL; mode++) {
+        struct setup s;
+        set_up(&s, dir, NULL, ZO_RANK1, ZO_DEVICE_FP32, mode == EMU_GRAPHS_RUN ? ZO_MEMORY_FAST : ZO_MEMORY_LEAN);
+        emu_graphs = (enum emu_graphs)mode;
+        assert_int_equal(zo_device_losses(s.device, passes, n, want), ERR_OK);
+        assert_true(s.device->graphs == 0); /* the first is not recorded */
+        for (int i = 0; i < 4; i++) {
+            memset(got, 0, sizeof got);
+            const size_t fewer = i % 2 ? n - 1 : n; /* another shape each time */
+            assert_int_equal(zo_device_losses(s.device, passes, fewer, got), ERR_OK);
+            for (size_t p = 0; p < fewer; p++)
+                assert_true(on_a_gpu() ? fabs(got[p].loss - want[p].loss) < 1e-4 : got[p].loss == want[p].loss);
+        }
+        if (on_a_gpu())
+            printf("%llu of %llu batches ran as graphs\n", (unsigned long long)s.device->graphs,
+                   (unsigned long long)s.device->batches);
+        else
+            assert_true(s.device->graphs == (mode == EMU_GRAPHS_RUN ? 4 : 0) &&
+                        s.device->graphs_left == (mode == EMU_GRAPHS_RUN ? 3 : 0));
+        zo_device_graphs(s.device, false);
+        const uint64_t before = s.device->graphs;
+        assert_int_equal(zo_device_losses(s.device, passes, n, got), ERR_OK);
+        assert_true(s.device->graphs == before);
+        tear_down(&s);
+    }
+    emu_graphs = EMU_GRAPHS_NONE;
 }
 
 /* A batch too large for the memory left says so and does nothing; a smaller one fits.  A lost device says so. */
@@ -320,6 +475,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_architecture_along_rank1), cmocka_unit_test(dense_kinds),
         cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
         cmocka_unit_test(long_sequences),
+        cmocka_unit_test(resident_weights_follow_the_fold), cmocka_unit_test(graphs_or_not),
+        cmocka_unit_test(attention_on_tensor_cores),
         cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,8 +213,10 @@ static void what_is_no_device_is_refused(void **state)
     assert_null(d);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fold_is_the_cpus),
         cmocka_unit_test(headroom_names_the_first_tensor),

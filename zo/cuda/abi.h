@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 enum {
-    ZO_CUDA_VERSION = 1,
+    ZO_CUDA_VERSION = 2, /* of this file: the arguments' layouts too */
     ZO_CUDA_THREADS = 256, /* of every block */
     ZO_CUDA_WARP = 32,
     ZO_CUDA_TILE = 128,    /* rows and columns of one block of the rank-1 fold: a Philox block of bits */
@@ -51,14 +51,17 @@ struct zo_cuda_passes {
 
 /* ---- state ---- */
 
-/* out[i * n + r] <- (v ? v_r : 1) * sign i of record first + r, i < n_blocks * 128, r < n. */
+/* out[i * n + r] <- (weighted ? v_r : 1) * sign i of record first + r, i < n_blocks * 128, r < n; both sides of a matrix. */
 struct k_expand {
     struct zo_cuda_records r;
-    uint32_t domain_tensor, n_blocks, first, n; /* n: a multiple of 4 */
-    uint32_t weighted;
-    int8_t *out;
+    uint32_t first, n; /* n: a multiple of 4 */
+    struct {
+        uint32_t domain_tensor, n_blocks, weighted;
+        int8_t *out;
+    } side[2];
 };
-/* m (rows, cols) -= sum over groups g of coef[g] * sum over its records of a[i][r] b[j][r], mod 2^bits. */
+/* m (rows, cols) -= sum over groups g of coef[g] * sum over its records of a[i][r] b[j][r], mod 2^bits.
+ * copy (bits 32; NULL: none) <- the new m * scale in `type`. */
 struct k_fold_tile {
     void *m;
     uint32_t bits;
@@ -66,6 +69,9 @@ struct k_fold_tile {
     const int8_t *a, *b; /* (rows padded to 128, n), (cols padded to 128, n) */
     uint32_t n;          /* a multiple of ZO_CUDA_CHUNK */
     const uint64_t *coef; /* [n / ZO_CUDA_GROUP] */
+    void *copy;
+    uint32_t type;
+    float scale;
 };
 /* m [n] -= sum over groups of coef[g] * sum of v h; streams of one domain and tensor. */
 struct k_fold_dense {
@@ -233,7 +239,8 @@ struct k_head {
 #define ZO_CUDA_KERNELS(X)                                                                                     \
     X(expand) X(fold_tile) X(fold_tile64) X(fold_signs) X(fold_gauss) X(entries) X(digest) X(convert) X(dense) \
     X(words) X(vectors) X(embed) X(dots) X(finish) X(norm) X(act) X(rotate)                                    \
-    X(attend_64_4) X(attend_64_8) X(attend_32_8) X(attend_32_16) X(attend_16_16) X(head)
+    X(attend_64_4) X(attend_64_8) X(attend_32_8) X(attend_32_16) X(attend_16_16)                                    \
+    X(attend_mma_64) X(attend_mma_128) X(head)
 #define X(name) ZO_CUDA_K_##name,
 enum zo_cuda_kernel { ZO_CUDA_KERNELS(X) ZO_CUDA_N_KERNELS };
 #undef X
@@ -268,6 +275,10 @@ struct zo_cuda_api {
                        const void *args);
     enum err (*gemm)(void *ctx, const struct zo_cuda_gemm *g);
     enum err (*sync)(void *ctx);
+    /* Between record and play launches and products are only noted down, and no other call is made; play runs them as one graph,
+     * or (run false) forgets them.  ERR_UNSUPPORTED, from any of these: nothing was or will be run, ask one by one. */
+    enum err (*record)(void *ctx);
+    enum err (*play)(void *ctx, bool run);
 };
 /* The plug-in's one exported symbol. */
 #define ZO_CUDA_SYMBOL "onebyte_cuda_api"

@@ -1,5 +1,6 @@
 /* zo/cuda/attend.cuh -- attention without a matrix of scores: tiles of keys pass by, sums are corrected as the maximum grows
- * (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).  FP32 throughout.
+ * (Milakov & Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).  FP32 throughout; or, where the products are of a
+ * short type and heads of at most 128, on tensor cores with q, k, v and probabilities in that type (attend_mma_body.cuh).
  *
  * One block per OB_T queries of one head; 16 x 16 threads own (OB_T / 16)^2 scores and OB_T / 16 x OB_C outputs each.
  * Keys may lie in rows of the shared prefix.  zo/cuda/attend_body.cuh is included once per pair (OB_T, OB_C). */
@@ -50,4 +51,10 @@ OB_D bool ob_sees(const struct k_attend *a, const struct k_attend_item *it, uint
 #include "zo/cuda/attend_body.cuh"
 #undef OB_C
 #undef OB_T
+#define OB_DK 64
+#include "zo/cuda/attend_mma_body.cuh"
+#undef OB_DK
+#define OB_DK 128
+#include "zo/cuda/attend_mma_body.cuh"
+#undef OB_DK
 #endif

@@ -33,9 +33,13 @@ struct zo_device {
     bool resident;
     struct cuda_param *params; /* [zo_model parameters], as zo_cuda_param numbers them */
     size_t n_params;
+    void **copies; /* [n_tensors] the resident matrices among them, by tensor; NULL where there is none */
     uint64_t arena_most; /* bytes of activations per batch */
     struct cuda_buf records, coefs, factors, sums, weight, dense, arena, rope[2];
     size_t rope_n[2];
+    bool recording;              /* launches are noted down: zo/cuda/losses.c */
+    uint32_t graphs_left;        /* failures until recording is given up; 0: off */
+    uint64_t batches, graphs;    /* run so far, and how many of them as a graph */
 };
 
 /* device.c */
@@ -55,10 +59,12 @@ uint32_t zo_cuda_busy(const struct zo_device *d); /* blocks that keep the device
 
 /* state.c: the state alone, without a model. */
 NODISCARD enum err zo_cuda_state_load(struct zo_device *d, struct zo_state *s, struct err_why *why);
+bool zo_cuda_fold_copies(const struct zo_rules *r, uint32_t t); /* folding writes the tensor's resident copy too */
 
 /* weights.c */
 NODISCARD enum err zo_cuda_weights_load(struct zo_device *d, enum zo_memory memory, struct err_why *why);
-NODISCARD enum err zo_cuda_weights_refresh(struct zo_device *d); /* after the state changed */
+/* The resident weights after the state changed; all: those too that a fold writes by itself. */
+NODISCARD enum err zo_cuda_weights_refresh(struct zo_device *d, bool all);
 struct cuda_param *zo_cuda_param(const struct zo_device *d, const struct param *p);
 /* Rows row0 .. of a state's tensor, in d->type, in d->weight. */
 NODISCARD enum err zo_cuda_tensor(struct zo_device *d, uint32_t t, uint64_t row0, uint64_t n_rows, const void **w);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { GRAPH_FAILURES = 3 };
+
 static enum err table_check(const struct zo_cuda_api *api, struct err_why *why)
 {
     if (!api || api->version != ZO_CUDA_VERSION || api->bytes != sizeof *api)
@@ -21,6 +23,7 @@ enum err zo_device_open_table(struct zo_device **d, const struct zo_cuda_api *ap
     if (!made)
         return err_set(why, ERR_NOMEM, "out of memory");
     made->api = api;
+    made->graphs_left = GRAPH_FAILURES;
     const enum err e = api->open(&made->ctx, index, &made->info, why);
     if (e != ERR_OK) {
         free(made);
@@ -32,7 +35,8 @@ enum err zo_device_open_table(struct zo_device **d, const struct zo_cuda_api *ap
 
 enum err zo_device_open(struct zo_device **d, const char *plugin, uint32_t index, struct err_why *why)
 {
-    void *library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL);
+    /* Kept for good: threads and exit handlers of CUDA's libraries outlive a device, and loading them again takes long. */
+    void *library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!library)
         return err_set(why, ERR_NOTFOUND, "no CUDA plug-in (%.400s)", dlerror());
     const struct zo_cuda_api *(*table)(void) = NULL;
@@ -65,6 +69,7 @@ void zo_device_free(struct zo_device *d)
     if (d->library)
         (void)dlclose(d->library);
     free(d->params);
+    free(d->copies);
     free(d->m);
     free(d);
 }
@@ -82,6 +87,17 @@ enum zo_memory zo_device_memory(const struct zo_device *d)
 uint64_t zo_device_bytes(const struct zo_device *d)
 {
     return d->bytes;
+}
+
+enum err zo_device_available(struct zo_device *d, uint64_t *free_bytes, uint64_t *bytes)
+{
+    *bytes = d->info.memory;
+    return d->api->available(d->ctx, free_bytes);
+}
+
+void zo_device_graphs(struct zo_device *d, bool on)
+{
+    d->graphs_left = on ? GRAPH_FAILURES : 0;
 }
 
 const char *zo_device_error(const struct zo_device *d)
@@ -115,6 +131,8 @@ enum err zo_cuda_grow(struct zo_device *d, struct cuda_buf *b, uint64_t bytes)
 {
     if (b->bytes >= bytes)
         return ERR_OK;
+    if (d->recording)
+        return ERR_UNSUPPORTED;
     zo_cuda_release(d, b);
     TRY(zo_cuda_alloc(d, &b->p, bytes));
     b->bytes = bytes;
@@ -123,6 +141,8 @@ enum err zo_cuda_grow(struct zo_device *d, struct cuda_buf *b, uint64_t bytes)
 
 enum err zo_cuda_put(struct zo_device *d, void *to, const void *host, uint64_t bytes)
 {
+    if (d->recording)
+        return ERR_UNSUPPORTED;
     return d->lost ? ERR_DEVICE : noted(d, d->api->put(d->ctx, to, host, bytes));
 }
 

@@ -17,6 +17,7 @@
 
 #define OB_D static __device__ __forceinline__
 #define OB_SHARED __shared__
+#define OB_SHARED16 __shared__ __align__(16) /* what ob_copy16 writes to */
 #define OB_THREAD threadIdx.x
 #define OB_BLOCK_X blockIdx.x
 #define OB_BLOCK_Y blockIdx.y
@@ -73,9 +74,84 @@ OB_D void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
 #endif
 }
 
-OB_D void ob_copy16(void *to, const void *from) /* both 16-byte aligned */
+/* Over the four lanes that share a row of a fragment. */
+OB_D float ob_quad_sum(float x)
 {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+OB_D float ob_quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+/* Two numbers in a short type, the first in the lower half. */
+OB_D uint32_t ob_pack2(float x, float y, uint32_t type)
+{
+    const uint32_t low = type == ZO_CUDA_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(x))
+                                              : __half_as_ushort(__float2half_rn(x));
+    const uint32_t high = type == ZO_CUDA_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(y))
+                                               : __half_as_ushort(__float2half_rn(y));
+    return high << 16 | low;
+}
+
+/* c (16, 8) += a (16, 16) b (16, 8) of a short type, a row-major and b column-major in the order of PTX's mma.m16n8k16: lane
+ * 4 g + t holds elements 2t, 2t + 1 of rows g, g + 8 (then 8 on), and of column g of b; c as in ob_mma_s8.  sm_80 and later. */
+OB_D void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type)
+{
+#if __CUDA_ARCH__ >= 800
+    if (type == ZO_CUDA_BF16)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    asm volatile("trap;"); /* choose_tile asks for 8.0 */
+#endif
+}
+
+/* 16 bytes from global into shared memory, both aligned to 16.  They may be under way until ob_copies_wait and a barrier. */
+OB_D void ob_copy16(void *to, const void *from)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#else
     *(uint4 *)to = *(const uint4 *)from;
+#endif
+}
+
+/* Closes a group of this thread's copies. */
+OB_D void ob_copies_commit(void)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All of this thread's groups but the newest have arrived. */
+OB_D void ob_copies_wait(void)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+#endif
+}
+
+OB_D void ob_get2(uint32_t x[2], const uint32_t *from) /* aligned to 8 */
+{
+    const uint2 pair = *(const uint2 *)from;
+    x[0] = pair.x;
+    x[1] = pair.y;
+}
+
+OB_D void ob_put2(uint32_t *to, const uint32_t x[2])
+{
+    *(uint2 *)to = make_uint2(x[0], x[1]);
 }
 
 OB_D int ob_popcount(uint32_t x)
@@ -92,6 +168,19 @@ OB_D float ob_load(const void *p, uint64_t i, uint32_t type)
     return ((const float *)p)[i];
 }
 
+/* Eight neighbours of a short type, aligned to 16 bytes. */
+OB_D void ob_load8(float x[8], const void *p, uint64_t i, uint32_t type)
+{
+    const uint4 all = *(const uint4 *)(const void *)((const uint16_t *)p + i);
+    const uint32_t w[4] = {all.x, all.y, all.z, all.w};
+    OB_UNROLL
+    for (int k = 0; k < 4; k++) {
+        x[2 * k] = type == ZO_CUDA_BF16 ? __uint_as_float(w[k] << 16) : __half2float(__ushort_as_half((uint16_t)w[k]));
+        x[2 * k + 1] = type == ZO_CUDA_BF16 ? __uint_as_float(w[k] & 0xffff0000u)
+                                            : __half2float(__ushort_as_half((uint16_t)(w[k] >> 16)));
+    }
+}
+
 OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
 {
     if (type == ZO_CUDA_BF16)
@@ -104,6 +193,19 @@ OB_D void ob_store(void *p, uint64_t i, float x, uint32_t type)
 #else
 #include "tests/cuda/emulate.h"
 #endif
+
+/* Two neighbours from an even place on: one store where they are short. */
+OB_D void ob_store2(void *p, uint64_t i, float x, float y, uint32_t type)
+{
+#ifdef __CUDACC__
+    if (type == ZO_CUDA_BF16) {
+        *(__nv_bfloat162 *)(void *)((__nv_bfloat16 *)p + i) = __floats2bfloat162_rn(x, y);
+        return;
+    }
+#endif
+    ob_store(p, i, x, type);
+    ob_store(p, i + 1, y, type);
+}
 
 /* Where this thread starts in a grid-stride loop, and its step. */
 OB_D uint64_t ob_first(void)

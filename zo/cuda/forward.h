@@ -40,6 +40,7 @@ struct cuda_forward {
     void *h, *z, *mid_copy;                /* what a product reads, in d->type */
     float *hx, *logits, *max, *target;
     double *sum;
+    void *results; /* sum, max, target: one after the other */
     /* Vectors and signs of one layer, or of what is outside the layers. */
     uint8_t *area;
     uint64_t area_bytes, area_at;

@@ -49,11 +49,21 @@ static uint64_t z_width(const struct zo_model *m)
     return most_of((uint64_t)m->c.heads * m->c.head_dim, m->c.ffn);
 }
 
+static uint64_t vocab_of(const struct zo_model *m)
+{
+    return m->c.task == TASK_CLASSIFY ? m->c.n_labels : m->c.vocab;
+}
+
+static uint64_t chunk_of(const struct zo_model *m) /* logits of a row at a time */
+{
+    return vocab_of(m) < CUDA_VOCAB_CHUNK ? vocab_of(m) : CUDA_VOCAB_CHUNK;
+}
+
 static uint64_t row_bytes(const struct zo_device *d)
 {
     const uint64_t type = zo_cuda_type_bytes(d->type), wide = wide_of(&d->model->c);
-    return 4 * (d->model->c.d + y_width(d->model) + wide) + type * (wide + z_width(d->model)) +
-           (uint64_t)d->model->lora_r * (4 + type) + 64;
+    return 4 * (d->model->c.d + y_width(d->model) + 2 * wide) + type * (wide + z_width(d->model)) +
+           (uint64_t)d->model->lora_r * (4 + type) + 4 * chunk_of(d->model) + 64; /* a row may be a target */
 }
 
 static void carve_upload(struct upload *u, struct carver *c, const struct batch *b, uint32_t n_items)
@@ -121,7 +131,14 @@ static enum err choose_tile(struct cuda_forward *f)
                  {ZO_CUDA_K_attend_32_8, 32, 128},
                  {ZO_CUDA_K_attend_32_16, 32, 256},
                  {ZO_CUDA_K_attend_16_16, 16, 256}};
-    const uint32_t d = f->b->m->c.head_dim;
+    const uint32_t d = f->b->m->c.head_dim, wide = d <= 64 ? 64 : 128;
+    const uint32_t mma_bytes = 4 * ((128 + 64) * (wide + 8) / 2 + wide * (64 + 8) / 2); /* see attend_mma_body.cuh */
+    if (f->d->type != ZO_CUDA_FP32 && d <= 128 && f->d->info.major >= 8 && mma_bytes <= f->d->info.shared_max) {
+        f->attend = wide == 64 ? ZO_CUDA_K_attend_mma_64 : ZO_CUDA_K_attend_mma_128;
+        f->tile = 128;
+        f->attend_bytes = mma_bytes;
+        return ERR_OK;
+    }
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         const uint32_t t = sizes[i].tile, bytes = 4 * (2 * t * (d + 1) + t * (t + 1) + ZO_CUDA_THREADS + 3 * t);
         if (d > sizes[i].head_dim || bytes > f->d->info.shared_max)
@@ -138,7 +155,7 @@ static void carve_work(struct cuda_forward *f, struct carver *c)
 {
     const struct zo_model *m = f->b->m;
     const uint64_t n = f->b->body.n, t = f->b->n_targets, type = zo_cuda_type_bytes(f->d->type), wide = wide_of(&m->c),
-                   rows = most_of(n, t), vocab = m->c.task == TASK_CLASSIFY ? m->c.n_labels : m->c.vocab;
+                   rows = most_of(n, t);
     f->x = carve(c, n * m->c.d, 4);
     f->h = carve(c, rows * wide, type);
     f->y = carve(c, most_of(n * y_width(m), t * wide), 4);
@@ -148,10 +165,13 @@ static void carve_work(struct cuda_forward *f, struct carver *c)
     f->mid_copy = carve(c, n * m->lora_r, type);
     f->lora_dots = carve(c, m->lora_r ? n : 0, 4);
     f->hx = carve(c, t * wide, 4);
-    f->logits = carve(c, t * (vocab < CUDA_VOCAB_CHUNK ? vocab : CUDA_VOCAB_CHUNK), 4);
-    f->max = carve(c, t, 4);
-    f->target = carve(c, t, 4);
-    f->sum = carve(c, t, 8);
+    f->logits = carve(c, t * chunk_of(m), 4);
+    f->results = carve(c, t, 16); /* one copy brings them back */
+    if (f->results) {
+        f->sum = f->results;
+        f->max = (float *)(void *)(f->sum + t);
+        f->target = f->max + t;
+    }
     f->area_bytes = zo_cuda_draw_bytes(f->b) + 4096;
     f->area = carve(c, f->area_bytes, 1);
 }
@@ -196,10 +216,63 @@ static enum err lay_out(struct cuda_forward *f)
 
 static enum err fetch(const struct cuda_forward *f)
 {
-    const uint64_t t = f->b->n_targets;
-    TRY(zo_cuda_get(f->d, f->b->block_max, f->max, t * sizeof *f->max));
-    TRY(zo_cuda_get(f->d, f->b->target_logit, f->target, t * sizeof *f->target));
-    return zo_cuda_get(f->d, f->b->block_sum, f->sum, t * sizeof *f->sum);
+    const size_t t = f->b->n_targets;
+    double *sum = malloc(t * 16);
+    if (!sum)
+        return ERR_NOMEM;
+    const enum err e = zo_cuda_get(f->d, sum, f->results, t * 16);
+    if (e == ERR_OK) {
+        const float *max = (const float *)(const void *)(sum + t);
+        memcpy(f->b->block_sum, sum, t * sizeof *sum);
+        memcpy(f->b->block_max, max, t * sizeof *max);
+        memcpy(f->b->target_logit, max + t, t * sizeof *max);
+    }
+    free(sum);
+    return e;
+}
+
+/* On an H100 a launch takes some 4 us and a layer some 20 of them: is that longer than the products take? */
+static bool launches_show(const struct cuda_forward *f)
+{
+    const double operations = 2.0 * (double)zo_model_parameters(f->b->m) * (double)f->b->body.n;
+    return operations / 3e14 < 20 * 4e-6 * (double)f->b->m->c.layers;
+}
+
+static enum err forward(struct cuda_forward *f)
+{
+    TRY(zo_cuda_layers(f));
+    return zo_cuda_head(f);
+}
+
+/* As a graph; ERR_UNSUPPORTED: it cannot be recorded, nothing ran.  Memory that has to grow is one reason. */
+static enum err forward_graph(struct cuda_forward *f)
+{
+    struct zo_device *d = f->d;
+    d->recording = true;
+    enum err e = d->api->record(d->ctx);
+    if (e == ERR_OK)
+        e = forward(f);
+    const enum err played = d->api->play(d->ctx, e == ERR_OK);
+    d->recording = false;
+    d->lost = d->lost || played == ERR_DEVICE;
+    return e == ERR_OK ? played : e;
+}
+
+static enum err forward_any(struct cuda_forward *f)
+{
+    struct zo_device *d = f->d;
+    const bool seen = d->batches++ > 0; /* the first loads kernels and makes room */
+    if (!seen || d->graphs_left == 0 || d->lost || !launches_show(f))
+        return forward(f);
+    const enum err e = forward_graph(f);
+    if (e == ERR_OK) {
+        d->graphs++;
+        return ERR_OK;
+    }
+    if (e != ERR_UNSUPPORTED)
+        return e;
+    d->graphs_left--;
+    return forward(f);
 }
 
 static enum err run_batch(struct zo_device *d, const struct zo_pass *passes, size_t n, struct zo_loss *out)
@@ -213,9 +286,7 @@ static enum err run_batch(struct zo_device *d, const struct zo_pass *passes, siz
     if (e == ERR_OK && f->b->n_targets > 0)
         e = lay_out(f);
     if (e == ERR_OK && f->b->n_targets > 0) {
-        e = zo_cuda_layers(f);
-        if (e == ERR_OK)
-            e = zo_cuda_head(f);
+        e = forward_any(f);
         if (e == ERR_OK)
             e = fetch(f);
     }

@@ -24,23 +24,36 @@ struct blas {
 };
 enum { BLAS_N = 0, BLAS_T = 1, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1 }; /* values of cublas_api.h */
 
+enum {
+    WORKSPACE_BYTES = 32 << 20, /* what cuBLAS itself takes on sm_90 */
+    STAGES = 8,
+    STAGE_BYTES = 1 << 20, /* a batch's tokens, 65,536 records' keys */
+};
+
 struct context {
     cudaStream_t stream;
     struct blas blas;
     void *workspace;
     int device; /* current in whichever thread calls: the runtime keeps it per thread */
+    uint8_t *staging; /* pinned; NULL: none to be had, copies wait instead */
+    cudaEvent_t left[STAGES]; /* what lay in a piece of it is on the device */
+    uint32_t turn;
+    bool recording;
+    cudaGraphExec_t graph; /* of the last recording that was played */
     uint32_t wide[ZO_CUDA_N_KERNELS]; /* bytes of shared memory allowed, beyond the 48 KB that all have */
     char error[256];
 };
 
-enum { WORKSPACE_BYTES = 32 << 20 }; /* what cuBLAS itself takes on sm_90 */
-
 static enum err fail(struct context *c, cudaError_t e, const char *what)
 {
+    (void)cudaGetLastError(); /* out of memory is no lost context: clear it */
+    if (c->recording)
+        return ERR_UNSUPPORTED; /* what cannot be recorded can be run */
+    if (e == cudaErrorMemoryAllocation)
+        return ERR_NOMEM; /* and no text either: it would stand for a later loss */
     if (c->error[0] == '\0')
         (void)snprintf(c->error, sizeof c->error, "%s: %s", what, cudaGetErrorString(e));
-    (void)cudaGetLastError(); /* out of memory is no lost context: clear it */
-    return e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE;
+    return ERR_DEVICE;
 }
 
 #define CHECK(c, call, what)                  \
@@ -65,7 +78,7 @@ static enum err blas_open(struct context *c, struct err_why *why)
     struct blas *b = &c->blas;
     bool all = true;
     for (size_t i = 0; i < sizeof names / sizeof *names && !b->library; i++)
-        b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* loading it again takes long */
     if (!b->library)
         return err_set(why, ERR_NOTFOUND, "no libcublas.so here: install cuBLAS or put its folder into LD_LIBRARY_PATH");
     b->create = (int (*)(void **))blas_symbol(b, "cublasCreate_v2", &all);
@@ -90,9 +103,18 @@ static void close_context(void *ctx)
     if (!c)
         return;
     (void)cudaSetDevice(c->device);
+    if (c->stream)
+        (void)cudaStreamSynchronize(c->stream); /* what is under way reads what goes now */
+    if (c->graph)
+        (void)cudaGraphExecDestroy(c->graph);
     if (c->blas.handle)
         (void)c->blas.destroy(c->blas.handle);
     (void)cudaFree(c->workspace);
+    for (int i = 0; i < STAGES; i++)
+        if (c->left[i])
+            (void)cudaEventDestroy(c->left[i]);
+    if (c->staging)
+        (void)cudaFreeHost(c->staging);
     if (c->stream)
         (void)cudaStreamDestroy(c->stream);
     if (c->blas.library)
@@ -103,24 +125,31 @@ static void close_context(void *ctx)
 static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
 {
     cudaDeviceProp p;
+    cudaFuncAttributes code;
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess)
         return err_set(why, ERR_NOTFOUND, "no CUDA device: %s", cudaGetErrorString(e));
     if (index >= (uint32_t)n)
         return err_set(why, ERR_NOTFOUND, "there is no CUDA device %u: this machine has %d", index, n);
-    e = cudaGetDeviceProperties(&p, (int)index);
+    c->device = (int)index;
+    e = cudaGetDeviceProperties(&p, c->device);
+    if (e == cudaSuccess && p.major * 10 + p.minor < 75)
+        return err_set(why, ERR_UNSUPPORTED, "%s is too old: compute capability 7.5 or later is needed, it has %d.%d",
+                       p.name, p.major, p.minor);
     if (e == cudaSuccess)
-        e = cudaSetDevice((int)index);
+        e = cudaSetDevice(c->device);
+    if (e == cudaSuccess)
+        e = cudaFuncGetAttributes(&code, (const void *)kernel_convert);
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion || e == cudaErrorInvalidDeviceFunction)
+        return err_set(why, ERR_UNSUPPORTED, "the CUDA plug-in holds no code for %s: build it with CUDA_ARCHS=%d%d (%s)",
+                       p.name, p.major, p.minor, cudaGetErrorString(e));
     if (e == cudaSuccess)
         e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess)
         e = cudaMalloc(&c->workspace, WORKSPACE_BYTES);
     if (e != cudaSuccess)
         return err_set(why, ERR_DEVICE, "CUDA device %u: %s", index, cudaGetErrorString(e));
-    if (p.major * 10 + p.minor < 75)
-        return err_set(why, ERR_UNSUPPORTED, "%s is too old: compute capability 7.5 or later is needed, it has %d.%d",
-                       p.name, p.major, p.minor);
     memset(info, 0, sizeof *info);
     (void)snprintf(info->name, sizeof info->name, "%.127s", p.name);
     info->major = (uint32_t)p.major;
@@ -128,8 +157,21 @@ static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_in
     info->processors = (uint32_t)p.multiProcessorCount;
     info->shared_max = (uint32_t)p.sharedMemPerBlockOptin;
     info->memory = p.totalGlobalMem;
-    c->device = (int)index;
     return ERR_OK;
+}
+
+/* Pinned memory is scarce at times: without it everything works. */
+static void make_staging(struct context *c)
+{
+    cudaError_t e = cudaHostAlloc((void **)&c->staging, (size_t)STAGES * STAGE_BYTES, cudaHostAllocDefault);
+    for (int i = 0; i < STAGES && e == cudaSuccess; i++)
+        e = cudaEventCreateWithFlags(&c->left[i], cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        return;
+    (void)cudaGetLastError();
+    if (c->staging)
+        (void)cudaFreeHost(c->staging);
+    c->staging = NULL;
 }
 
 static enum err table_open(void **ctx, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
@@ -146,6 +188,7 @@ static enum err table_open(void **ctx, uint32_t index, struct zo_cuda_info *info
         close_context(c);
         return e;
     }
+    make_staging(c);
     *ctx = c;
     return ERR_OK;
 }
@@ -183,10 +226,26 @@ static void table_free(void *ctx, void *p)
         (void)fail(c, e, "freeing");
 }
 
+/* Short copies do not wait: they go on from pinned memory, so that the host is ahead of the device where it can be. */
+static enum err put_staged(struct context *c, void *to, const void *host, uint64_t bytes)
+{
+    const uint32_t i = c->turn++ % STAGES;
+    uint8_t *piece = c->staging + (size_t)i * STAGE_BYTES;
+    CHECK(c, cudaEventSynchronize(c->left[i]), "copying to the device"); /* at once if it was never recorded */
+    memcpy(piece, host, bytes);
+    CHECK(c, cudaMemcpyAsync(to, piece, bytes, cudaMemcpyHostToDevice, c->stream), "copying to the device");
+    CHECK(c, cudaEventRecord(c->left[i], c->stream), "copying to the device");
+    return ERR_OK;
+}
+
 static enum err table_put(void *ctx, void *to, const void *host, uint64_t bytes)
 {
     struct context *c = (struct context *)ctx;
     ENTER(c);
+    if (bytes == 0)
+        return ERR_OK;
+    if (c->staging && bytes <= STAGE_BYTES)
+        return put_staged(c, to, host, bytes);
     CHECK(c, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream), "copying to the device");
     CHECK(c, cudaStreamSynchronize(c->stream), "copying to the device"); /* where the GPU reads pageable memory itself, nothing is staged */
     return ERR_OK;
@@ -251,10 +310,52 @@ static enum err table_gemm(void *ctx, const struct zo_cuda_gemm *g)
                                     (int)g->ldx, &g->beta, g->y, CUDA_R_32F, (int)g->ldy, BLAS_COMPUTE_32F, BLAS_DEFAULT);
     if (status == 0)
         return ERR_OK;
+    if (c->recording)
+        return ERR_UNSUPPORTED;
     if (c->error[0] == '\0')
         (void)snprintf(c->error, sizeof c->error, "cuBLAS: status %d in a product of %llu x %llu x %llu", status,
                        (unsigned long long)g->rows, (unsigned long long)g->n_out, (unsigned long long)g->n_in);
     return ERR_DEVICE;
+}
+
+static enum err table_record(void *ctx)
+{
+    struct context *c = (struct context *)ctx;
+    ENTER(c);
+    c->recording = true;
+    CHECK(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    return ERR_OK;
+}
+
+/* The graph that was played last takes the new arguments, if it has the same shape; else a new one takes its place. */
+static cudaError_t graph_renew(struct context *c, cudaGraph_t graph)
+{
+    cudaGraphExecUpdateResultInfo info;
+    if (c->graph && cudaGraphExecUpdate(c->graph, graph, &info) == cudaSuccess)
+        return cudaSuccess;
+    (void)cudaGetLastError();
+    if (c->graph)
+        (void)cudaGraphExecDestroy(c->graph);
+    c->graph = NULL;
+    return cudaGraphInstantiate(&c->graph, graph, 0);
+}
+
+static enum err table_play(void *ctx, bool run)
+{
+    struct context *c = (struct context *)ctx;
+    cudaGraph_t graph = NULL;
+    cudaError_t e = cudaStreamEndCapture(c->stream, &graph);
+    if (e == cudaSuccess && graph && run)
+        e = graph_renew(c, graph);
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    c->recording = false;
+    if (e != cudaSuccess || !graph || !run) {
+        (void)cudaGetLastError();
+        return ERR_UNSUPPORTED;
+    }
+    CHECK(c, cudaGraphLaunch(c->graph, c->stream), "running a graph");
+    return ERR_OK;
 }
 
 extern "C" __attribute__((visibility("default"))) const struct zo_cuda_api *onebyte_cuda_api(void)
@@ -273,5 +374,7 @@ extern "C" __attribute__((visibility("default"))) const struct zo_cuda_api *oneb
     api.launch = table_launch;
     api.gemm = table_gemm;
     api.sync = table_sync;
+    api.record = table_record;
+    api.play = table_play;
     return &api;
 }

@@ -6,16 +6,35 @@
 #define ZO_CUDA_ROWS_CUH
 #include "zo/cuda/device.cuh"
 
+/* This lane's share of the dots of row r, eight neighbours at a time. */
+OB_D void ob_dots8(const struct k_dots *a, uint64_t r, uint32_t pass, float sum[ZO_CUDA_PARTS])
+{
+    for (uint32_t i = OB_THREAD % ZO_CUDA_WARP * 8; i < a->n; i += ZO_CUDA_WARP * 8) {
+        float x[8];
+        ob_load8(x, a->x, r * a->ldx + i, a->type);
+        OB_UNROLL
+        for (uint32_t j = 0; j < ZO_CUDA_PARTS; j++) {
+            const uint32_t bits = j < a->n_signs ? a->signs[j][(uint64_t)pass * a->words + i / 32] >> (i % 32) : 0;
+            OB_UNROLL
+            for (uint32_t k = 0; k < 8; k++)
+                sum[j] += bits >> k & 1 ? x[k] : -x[k];
+        }
+    }
+}
+
 /* A warp per row. */
 OB_KERNEL(dots, k_dots)
 {
+    const bool wide = a->type != ZO_CUDA_FP32 && a->n % 8 == 0 && a->ldx % 8 == 0;
     const uint32_t lane = OB_THREAD % ZO_CUDA_WARP, per = ZO_CUDA_THREADS / ZO_CUDA_WARP;
     for (uint64_t base = (uint64_t)OB_BLOCK_X * per; base < a->n_rows; base += (uint64_t)OB_GRID_X * per) {
         const uint64_t mine = base + OB_THREAD / ZO_CUDA_WARP, r = mine < a->n_rows ? mine : a->n_rows - 1u;
         const uint32_t pass = a->row_pass[r];
         const float eps = a->p.eps[pass] * a->scale;
         float sum[ZO_CUDA_PARTS] = {0.0f, 0.0f, 0.0f};
-        for (uint32_t i = lane; i < a->n; i += ZO_CUDA_WARP) {
+        if (wide)
+            ob_dots8(a, r, pass, sum);
+        for (uint32_t i = lane; !wide && i < a->n; i += ZO_CUDA_WARP) {
             const float x = ob_load(a->x, r * a->ldx + i, a->type);
             OB_UNROLL
             for (uint32_t j = 0; j < ZO_CUDA_PARTS; j++)

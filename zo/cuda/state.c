@@ -5,6 +5,7 @@
 #include "zo/cuda/cuda.h"
 #include "zo/plan.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ enum err zo_device_push(struct zo_device *d)
     for (uint32_t t = 0; t < d->state->rules->n_tensors; t++)
         TRY(zo_cuda_put(d, d->m[t], d->state->m[t], tensor_bytes(&d->state->rules->tensors[t])));
     d->host_behind = false;
-    return d->params ? zo_cuda_weights_refresh(d) : ERR_OK;
+    return d->params ? zo_cuda_weights_refresh(d, true) : ERR_OK;
 }
 
 enum err zo_device_pull(struct zo_device *d)
@@ -165,6 +166,11 @@ static bool is_tiled(const struct zo_rules *r, uint32_t t)
     return r->direction == ZO_RANK1 && zo_tensor_is_matrix(&r->tensors[t]);
 }
 
+bool zo_cuda_fold_copies(const struct zo_rules *r, uint32_t t)
+{
+    return is_tiled(r, t) && r->tensors[t].bits == 32;
+}
+
 /* Bytes of both factors of a matrix per record, and for how many of n records they are made at once. */
 static uint64_t factor_bytes(const struct zo_tensor *z)
 {
@@ -185,17 +191,13 @@ static enum err fold_matrix(struct zo_device *d, uint32_t t, const struct piece 
     for (uint32_t first = 0; first < p->n; first += (uint32_t)most) {
         const uint32_t n = p->n - first < most ? p->n - first : (uint32_t)most;
         int8_t *fa = d->factors.p, *fb = fa + rows * ZO_CUDA_TILE * n;
-        struct k_expand x = {.r = p->r, .first = first, .n = n};
-        x.domain_tensor = (uint32_t)ZO_DOMAIN_A << 24 | t;
-        x.n_blocks = (uint32_t)rows;
-        x.weighted = 1;
-        x.out = fa;
-        TRY(zo_cuda_launch_n(d, ZO_CUDA_K_expand, rows * n / 4, 1, &x));
-        x.domain_tensor = (uint32_t)ZO_DOMAIN_B << 24 | t;
-        x.n_blocks = (uint32_t)cols;
-        x.weighted = 0;
-        x.out = fb;
-        TRY(zo_cuda_launch_n(d, ZO_CUDA_K_expand, cols * n / 4, 1, &x));
+        const struct k_expand x = {
+            .r = p->r,
+            .first = first,
+            .n = n,
+            .side = {{.domain_tensor = (uint32_t)ZO_DOMAIN_A << 24 | t, .n_blocks = (uint32_t)rows, .weighted = 1, .out = fa},
+                     {.domain_tensor = (uint32_t)ZO_DOMAIN_B << 24 | t, .n_blocks = (uint32_t)cols, .out = fb}}};
+        TRY(zo_cuda_launch_n(d, ZO_CUDA_K_expand, (rows > cols ? rows : cols) * n, 2, &x));
         const struct k_fold_tile f = {.m = d->m[t],
                                       .bits = z->bits,
                                       .rows = zo_tensor_rows(z),
@@ -203,7 +205,10 @@ static enum err fold_matrix(struct zo_device *d, uint32_t t, const struct piece 
                                       .a = fa,
                                       .b = fb,
                                       .n = n,
-                                      .coef = p->coef[z->e] + first / ZO_CUDA_GROUP};
+                                      .coef = p->coef[z->e] + first / ZO_CUDA_GROUP,
+                                      .copy = d->copies ? d->copies[t] : NULL,
+                                      .type = d->type,
+                                      .scale = ldexpf(1.0f, -(int)z->e)};
         if (z->bits == 64)
             TRY(zo_cuda_launch_n(d, ZO_CUDA_K_fold_tile64, f.rows * f.cols, 1, &f));
         else
@@ -277,7 +282,7 @@ enum err zo_device_fold(struct zo_device *d, const struct zo_fold *folds, size_t
     zo_plan_free(&plan);
     if (e != ERR_OK)
         return d->lost ? ERR_DEVICE : e;
-    return d->params ? zo_cuda_weights_refresh(d) : ERR_OK;
+    return d->params ? zo_cuda_weights_refresh(d, false) : ERR_OK;
 }
 
 /* ---- digest, headroom ---- */

@@ -6,24 +6,29 @@
 #define ZO_CUDA_STATE_CUH
 #include "zo/cuda/device.cuh"
 
-/* A thread makes one block of bits of four records: a word of four bytes per element, neighbours beside each other. */
+/* A thread makes one word of bits of four records: four bytes per element, neighbours beside each other.  (A whole block
+ * each would need a quarter of the Philox, and leave most of the device idle where a segment is folded.) */
 OB_KERNEL(expand, k_expand)
 {
-    const uint32_t quads = a->n / 4;
-    const uint64_t total = (uint64_t)quads * a->n_blocks;
+    const uint32_t quads = a->n / 4, n_blocks = a->side[OB_BLOCK_Y].n_blocks, weighted = a->side[OB_BLOCK_Y].weighted;
+    const uint64_t total = (uint64_t)quads * 4 * n_blocks;
     for (uint64_t at = ob_first(); at < total; at += ob_stride()) {
-        const uint32_t quad = (uint32_t)(at % quads), block = (uint32_t)(at / quads);
-        uint32_t w[4][4], v[4];
-        for (int k = 0; k < 4; k++) {
-            const uint32_t r = a->first + 4 * quad + (uint32_t)k;
-            ob_record_block(w[k], &a->r, r, a->domain_tensor, block);
-            v[k] = a->weighted ? (uint32_t)(int32_t)a->r.v[r] : 1u;
+        const uint32_t quad = (uint32_t)(at % quads), part = (uint32_t)(at / quads), block = part / 4, word = part % 4;
+        uint32_t bits[4], v[4];
+        OB_UNROLL
+        for (uint32_t k = 0; k < 4; k++) {
+            const uint32_t r = a->first + 4 * quad + k;
+            uint32_t w[4];
+            ob_record_block(w, &a->r, r, a->side[OB_BLOCK_Y].domain_tensor, block);
+            bits[k] = word == 0 ? w[0] : word == 1 ? w[1] : word == 2 ? w[2] : w[3];
+            v[k] = weighted ? (uint32_t)(int32_t)a->r.v[r] : 1u;
         }
-        uint32_t *out = (uint32_t *)(void *)(a->out + (uint64_t)block * 128 * a->n + 4 * quad);
-        for (uint32_t i = 0; i < 128; i++) {
+        uint32_t *out = (uint32_t *)(void *)(a->side[OB_BLOCK_Y].out + (uint64_t)part * 32 * a->n + 4 * quad);
+        for (uint32_t i = 0; i < 32; i++) {
             uint32_t bytes = 0;
-            for (int k = 0; k < 4; k++) {
-                const uint32_t up = w[k][i / 32] >> (i % 32) & 1u, x = up ? v[k] : 0u - v[k];
+            OB_UNROLL
+            for (uint32_t k = 0; k < 4; k++) {
+                const uint32_t up = bits[k] >> i & 1u, x = up ? v[k] : 0u - v[k];
                 bytes |= (x & 0xffu) << (8 * k);
             }
             out[(uint64_t)i * quads] = bytes;
@@ -88,46 +93,78 @@ OB_D void ob_flush(uint32_t sum[4][4][4], int32_t acc[4][4][4], uint32_t coef)
     }
 }
 
+/* Entries at and at + 1, or the first alone where it is a row's last, less x. */
+OB_D void ob_subtract_pair(const struct k_fold_tile *a, uint64_t at, bool two, const uint32_t x[2])
+{
+    uint32_t *m = (uint32_t *)a->m;
+    if (two && a->cols % 2 == 0) { /* then `at` is even */
+        uint32_t y[2];
+        ob_get2(y, m + at);
+        y[0] -= x[0];
+        y[1] -= x[1];
+        ob_put2(m + at, y);
+        if (a->copy)
+            ob_store2(a->copy, at, (float)(int32_t)y[0] * a->scale, (float)(int32_t)y[1] * a->scale, a->type);
+        return;
+    }
+    for (uint32_t i = 0; i < (two ? 2u : 1u); i++) {
+        const uint32_t y = m[at + i] - x[i];
+        m[at + i] = y;
+        if (a->copy)
+            ob_store(a->copy, at + i, (float)(int32_t)y * a->scale, a->type);
+    }
+}
+
 OB_D void ob_subtract_tile(const struct k_fold_tile *a, uint32_t sum[4][4][4])
 {
     const uint32_t lane = OB_THREAD % 32, warp = OB_THREAD / 32, g = lane / 4, t = lane % 4;
-    uint32_t *m = (uint32_t *)a->m;
     OB_UNROLL
     for (uint32_t i = 0; i < 4; i++) {
         OB_UNROLL
         for (uint32_t j = 0; j < 4; j++) {
             OB_UNROLL
-            for (uint32_t k = 0; k < 4; k++) {
-                const uint64_t row = (uint64_t)OB_BLOCK_Y * ZO_CUDA_TILE + warp / 4 * 64 + i * 16 + g + k / 2 * 8;
-                const uint64_t col = (uint64_t)OB_BLOCK_X * ZO_CUDA_TILE + warp % 4 * 32 + j * 8 + 2 * t + k % 2;
+            for (uint32_t k = 0; k < 2; k++) {
+                const uint64_t row = (uint64_t)OB_BLOCK_Y * ZO_CUDA_TILE + warp / 4 * 64 + i * 16 + g + k * 8;
+                const uint64_t col = (uint64_t)OB_BLOCK_X * ZO_CUDA_TILE + warp % 4 * 32 + j * 8 + 2 * t;
+                const uint32_t x[2] = {sum[i][j][2 * k], sum[i][j][2 * k + 1]};
                 if (row < a->rows && col < a->cols)
-                    m[row * a->cols + col] -= sum[i][j][k];
+                    ob_subtract_pair(a, row * a->cols + col, col + 1 < a->cols, x);
             }
         }
     }
 }
 
+/* Two chunks lie in shared memory: one is multiplied while the next is on its way. */
 OB_KERNEL(fold_tile, k_fold_tile)
 {
-    OB_SHARED uint32_t sa[OB_STAGE / 4], sb[OB_STAGE / 4];
+    OB_SHARED16 uint32_t sa[2][OB_STAGE / 4];
+    OB_SHARED16 uint32_t sb[2][OB_STAGE / 4];
     const int8_t *from_a = a->a + (uint64_t)OB_BLOCK_Y * ZO_CUDA_TILE * a->n;
     const int8_t *from_b = a->b + (uint64_t)OB_BLOCK_X * ZO_CUDA_TILE * a->n;
     const uint32_t n_groups = a->n / ZO_CUDA_GROUP;
     int32_t acc[4][4][4] = {{{0}}};
     uint32_t sum[4][4][4] = {{{0}}};
+    ob_stage(sa[0], from_a, a->n, 0);
+    ob_stage(sb[0], from_b, a->n, 0);
+    ob_copies_commit();
     for (uint32_t k0 = 0; k0 < a->n; k0 += ZO_CUDA_CHUNK) {
-        OB_SYNC();
-        ob_stage(sa, from_a, a->n, k0);
-        ob_stage(sb, from_b, a->n, k0);
-        OB_SYNC();
+        const uint32_t now = k0 / ZO_CUDA_CHUNK % 2;
+        if (k0 + ZO_CUDA_CHUNK < a->n) {
+            ob_stage(sa[1 - now], from_a, a->n, k0 + ZO_CUDA_CHUNK);
+            ob_stage(sb[1 - now], from_b, a->n, k0 + ZO_CUDA_CHUNK);
+        }
+        ob_copies_commit(); /* empty at the end: the one before is to be waited for all the same */
+        ob_copies_wait();
+        OB_SYNC(); /* every thread's copies of this chunk are here */
         OB_UNROLL
         for (uint32_t h = 0; h < ZO_CUDA_CHUNK / ZO_CUDA_GROUP; h++) {
             const uint32_t group = k0 / ZO_CUDA_GROUP + h;
             const uint32_t coef = (uint32_t)a->coef[group];
-            ob_multiply(acc, sa, sb, h);
+            ob_multiply(acc, sa[now], sb[now], h);
             if (group + 1 == n_groups || (uint32_t)a->coef[group + 1] != coef)
                 ob_flush(sum, acc, coef);
         }
+        OB_SYNC(); /* read: the next turn writes here */
     }
     ob_subtract_tile(a, sum);
 }

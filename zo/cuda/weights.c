@@ -111,11 +111,14 @@ static enum err make_resident(struct zo_device *d)
 {
     for (size_t i = 0; i < d->n_params; i++) {
         const struct param *p = param_at(d->model, i);
-        if (param_there(p) && p->state >= 0 && !is_tied_head(d->model, p) && is_factor(d->model, p))
-            TRY(zo_cuda_alloc(d, &d->params[i].w, p->rows * p->cols * zo_cuda_type_bytes(d->type)));
+        if (!param_there(p) || p->state < 0 || is_tied_head(d->model, p) || !is_factor(d->model, p))
+            continue;
+        TRY(zo_cuda_alloc(d, &d->params[i].w, p->rows * p->cols * zo_cuda_type_bytes(d->type)));
+        ENSURE(!d->copies[p->state]); /* one parameter per tensor: a tied head has none of its own */
+        d->copies[p->state] = d->params[i].w;
     }
     d->resident = true;
-    return zo_cuda_weights_refresh(d);
+    return zo_cuda_weights_refresh(d, true);
 }
 
 static enum err load(struct zo_device *d, enum zo_memory memory)
@@ -123,7 +126,8 @@ static enum err load(struct zo_device *d, enum zo_memory memory)
     uint64_t all, largest, have;
     d->n_params = (size_t)d->model->c.layers * SLOT_LAYER_END + SLOT_END;
     d->params = calloc(d->n_params, sizeof *d->params);
-    if (!d->params)
+    d->copies = calloc((size_t)d->state->rules->n_tensors + 1, sizeof *d->copies);
+    if (!d->params || !d->copies)
         return ERR_NOMEM;
     TRY(load_frozen(d));
     factor_sizes(d, &all, &largest);
@@ -146,13 +150,12 @@ enum err zo_cuda_weights_load(struct zo_device *d, enum zo_memory memory, struct
                           : err_set(why, e, "%s: %s", d->info.name, zo_device_error(d));
 }
 
-enum err zo_cuda_weights_refresh(struct zo_device *d)
+enum err zo_cuda_weights_refresh(struct zo_device *d, bool all)
 {
-    for (size_t i = 0; d->resident && i < d->n_params; i++) {
-        const struct param *p = param_at(d->model, i);
-        if (param_there(p) && p->state >= 0 && d->params[i].w)
-            TRY(convert(d, (uint32_t)p->state, 0, p->rows * p->cols, d->params[i].w));
-    }
+    const struct zo_rules *r = d->state->rules;
+    for (uint32_t t = 0; d->resident && t < r->n_tensors; t++)
+        if (d->copies[t] && (all || !zo_cuda_fold_copies(r, t)))
+            TRY(convert(d, t, 0, zo_tensor_elements(&r->tensors[t]), d->copies[t]));
     return ERR_OK;
 }
 

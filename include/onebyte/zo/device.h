@@ -33,6 +33,7 @@ NODISCARD enum err zo_device_load(struct zo_device *d, struct zo_model *m, struc
 const char *zo_device_name(const struct zo_device *d); /* as the driver calls it */
 enum zo_memory zo_device_memory(const struct zo_device *d); /* what load chose */
 uint64_t zo_device_bytes(const struct zo_device *d); /* device memory taken so far, without the driver's own */
+NODISCARD enum err zo_device_available(struct zo_device *d, uint64_t *free_bytes, uint64_t *bytes); /* of its memory; right after open */
 const char *zo_device_error(const struct zo_device *d); /* after ERR_DEVICE; "" if there is nothing to say */
 
 /* zo_state_fold, zo_state_digest and zo_state_headroom of the device's state. */
@@ -44,4 +45,6 @@ NODISCARD enum err zo_device_push(struct zo_device *d); /* device <- host state 
 
 /* zo_model_losses with the device's state.  ERR_RANGE as there. */
 NODISCARD enum err zo_device_losses(struct zo_device *d, const struct zo_pass *passes, size_t n, struct zo_loss *out);
+/* Small batches of small models run as CUDA graphs, where launching would take longer than computing; false: never (bench). */
+void zo_device_graphs(struct zo_device *d, bool on);
 #endif
