@@ -22,6 +22,7 @@ json_t *daemon_refused(const struct daemon *d)
         {"message", t.bad_message},
         {"multipart", t.multipart},
         {"hidden_bytes", t.hidden_bytes},
+        {"rate_held", t.rate_held},
         {"rate_dropped", t.rate_dropped},
         {"rate_closed", t.rate_closed},
         {"kept_out", t.penalised},

@@ -172,7 +172,7 @@ def test_flood(folder, swarm):
         x = Attack(s, "flood", [at], seconds + 6, 50)
         if (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(x.process.pid, {1})
-        time.sleep(4)  # to come in
+        a.wait_status("all of them", lambda s: s["agreement"]["links"] >= 50)  # the flood begins here
         loud.append(rate(a, seconds))
         sent += x.report()["sent"]
     last = a.running()
