@@ -71,11 +71,11 @@ enum {
     LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
     LIMIT_FRAMES_IN = 4000,             /* frames (and KiB) a second taken from all links together; burst twice that .. */
     LIMIT_LINK_FRAMES_IN = 50,          /* .. besides so many from each; burst twice that */
-    LIMIT_LINK_DEBT = 400,              /* beyond both a link is held back, and what it had sent by then is taken; .. */
+    LIMIT_LINK_DEBT = 100,              /* beyond both a link is held back, and what it had sent by then is taken; .. */
     LIMIT_LINK_DROPS = 2000,            /* .. what is more is dropped, and a link that had so much dropped is closed */
     LIMIT_HOLD_MS = 250,                /* held back for so long; doubles; .. */
     LIMIT_HOLD_DOUBLINGS = 5,           /* .. so often at most: a neighbour's patience is LIMIT_SILENCE_MS */
-    LIMIT_HOLDS_LOUD = 3,               /* a link that is held back so often has its own rate only, .. */
+    LIMIT_HOLDS_LOUD = 2,               /* a link that is held back so often has its own rate only, .. */
     LIMIT_HOLDS = 16,                   /* .. and so often is closed; forgiven after .. */
     LIMIT_CALM_MS = 30000,              /* .. so long without */
     LIMIT_NARROW_BYTES = 16 << 10,      /* of kernel memory for what a link sent that brought nothing yet, or was held back */
