@@ -294,12 +294,14 @@ bool attack_garbage(const struct target *t, struct report *r, double seconds, ui
 
 /* ---- the flood ---- */
 
+enum { STUCK_S = 4 };
 struct flooder {
     struct foe f;
     struct chain chain;
     uint8_t out[65536];
     size_t out_n, out_at;
     uint64_t turn;
+    double moved; /* when it last took a byte */
 };
 
 /* A message into the buffer, encrypted: what does not go out now goes out later. */
@@ -346,20 +348,23 @@ static void flood_turn(struct flooder *w, const struct target *t, struct report 
     static uint8_t in[CURVE_PART_MAX];
     for (int i = 0; i < 32 && foe_recv(&w->f, in) > 0; i++)
         continue;
-    if (w->f.closed || w->f.bye) {
+    const bool stuck = foe_seconds() - w->moved > STUCK_S; /* held back: another key, then */
+    if (w->f.closed || w->f.bye || stuck) {
         r->refused += w->f.c.fd > 0;
         foe_end(&w->f);
         w->out_n = w->out_at = 0;
         r->links += foe_link(&w->f, t, NULL);
+        w->moved = foe_seconds();
         w->chain = (struct chain){.id = &w->f.id};
         if (w->f.bye || w->f.closed)
             return;
     }
     fill(w, t, r);
     const ssize_t sent = send(w->f.c.fd, w->out + w->out_at, w->out_n - w->out_at, MSG_NOSIGNAL);
-    if (sent > 0)
+    if (sent > 0) {
         w->out_at += (size_t)sent;
-    else if (errno != EAGAIN && errno != EINTR)
+        w->moved = foe_seconds();
+    } else if (errno != EAGAIN && errno != EINTR)
         w->f.closed = true;
     if (w->out_at == w->out_n)
         w->out_at = w->out_n = 0;
@@ -372,6 +377,8 @@ bool attack_flood(const struct target *t, struct report *r, double seconds, uint
         r->links += foe_link(&w[i].f, t, NULL);
         w[i].chain = (struct chain){.id = &w[i].f.id};
     }
+    for (uint32_t i = 0; w && i < n; i++)
+        w[i].moved = foe_seconds();
     for (const double end = foe_seconds() + seconds; w && foe_seconds() < end;)
         for (uint32_t i = 0; i < n && foe_seconds() < end; i++)
             flood_turn(&w[i], t, r);

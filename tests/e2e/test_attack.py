@@ -160,8 +160,8 @@ def rate(p, seconds):
 
 
 def test_flood(folder, swarm):
-    """What 50 flooding connections cost: the honest peer on one core, the flood on another, with and without in turns.  A figure (it
-    should be above 0.8): only far less fails."""
+    """What 50 flooding connections cost: the honest peer on one core, the flood on another, with and without in turns; from the moment
+    that all are linked, so their first burst counts.  It folds at 0.8 of its normal rate at least (CPU time: not a matter of load)."""
     s = swarm(*LONG)
     a = s.peer("a").start(preexec=lambda: os.sched_setaffinity(0, {0}))
     at = a.address()
@@ -180,7 +180,7 @@ def test_flood(folder, swarm):
     print(json.dumps({"connections": 50, "folded_per_cpu_s": [round(x) for x in quiet], "flooded_per_cpu_s": [round(x) for x in loud],
                       "share": round(share, 3), "frames": sent, "memory_mb": last["memory"] >> 20,
                       "refused": {k: v for k, v in last["refused"].items() if v}}), flush=True)
-    assert last["memory"] < MEMORY_MAX and share > 0.5, (last["memory"], share)
+    assert last["memory"] < MEMORY_MAX and share >= 0.8, (last["memory"], share)
 
 
 SHORT = [test_short, test_strangers_count_for_nothing, test_a_share_is_a_bound]
