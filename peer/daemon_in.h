@@ -2,6 +2,7 @@
 #ifndef PEER_DAEMON_IN_H
 #define PEER_DAEMON_IN_H
 #include "peer/audit.h"
+#include "peer/upload.h"
 #include "peer/compute.h"
 #include "peer/control.h"
 #include "peer/daemon.h"
@@ -162,6 +163,7 @@ struct daemon {
     struct peer_host host;
     uint64_t throttled_at_start;
     struct peer_donor donor;
+    struct peer_uploads uploads;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;
     int signals;

@@ -29,6 +29,7 @@ json_t *daemon_refused(const struct daemon *d)
         {"silent", t.silent},
         {"twins", t.twins},
         /* frames */
+        {"uploads", d->uploads.refused},
         {"malformed", g.frames_malformed},
         {"quota_dropped", g.quota_dropped},
         {"quota_closed", g.quota_closed},

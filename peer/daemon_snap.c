@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WANT_STATE = 69, STATE = 70, WANT_BYTES = 17, STATE_HEAD = 25 };
+enum { WANT_STATE = JOIN_WANT_STATE, STATE = 70, WANT_BYTES = 17, STATE_HEAD = 25 };
 static const uint64_t look_ns = 5 * NS;       /* for a neighbour that has one */
 static const uint64_t patience_ns = 5 * NS;   /* without a piece of it */
 static const uint64_t ledger_ns = 60 * NS;    /* for the ledger to reach it */

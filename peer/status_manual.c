@@ -92,6 +92,7 @@ const struct peer_manual peer_status_manual[PEER_STATUS_MANUAL] = {
     {"refused.kept_out", "connections from addresses that are kept out for a while"},
     {"refused.silent", "links closed because nothing came"},
     {"refused.twins", "second links of one machine"},
+    {"refused.uploads", "questions for the base model or a snapshot by those who had enough of it"},
     {"refused.malformed", "frames that say nothing valid"},
     {"refused.quota_dropped", "frames over a link's quota: not now"},
     {"refused.quota_closed", "links closed for them"},

@@ -1,5 +1,6 @@
 /* Attacks on a link that is up: frames that are wrong, too many, or promise what is not there. */
 #include "attack.h"
+#include "peer/join.h"
 #include "peer/join_in.h"
 #include <stdlib.h>
 
@@ -233,6 +234,35 @@ bool attack_requests(const struct target *t, struct report *r, double seconds, u
     foe_end(&f);
     foe_end(&deaf);
     return unless(r, r->refused == 0, "nobody who asks that much was shown out");
+}
+
+/* The first window of the first chunk, asked for again as soon as it is there, until the peer says that it is enough. */
+bool attack_downloads(const struct target *t, struct report *r, double seconds, uint32_t n)
+{
+    static uint8_t in[CURVE_PART_MAX];
+    uint8_t want[JOIN_WANT_CHUNK_BYTES] = {JOIN_WANT_CHUNK, 1}; /* the weights, between config.json and tokenizer.json */
+    struct foe f;
+    uint64_t got = 0, asked = 0;
+    bool none = false;
+    (void)n;
+    if (!relink(&f, t, r))
+        return unless(r, true, "no link");
+    for (const double end = foe_seconds() + seconds; !none && !f.closed && foe_seconds() < end;) {
+        if (got == asked) { /* all of the last window */
+            r->sent += foe_send(&f, want, sizeof want, false);
+            asked += PEER_WINDOW_BYTES;
+        }
+        const size_t bytes = foe_recv(&f, in);
+        if (bytes == 0)
+            foe_nap();
+        else if (in[0] == JOIN_CHUNK)
+            got += bytes - JOIN_CHUNK_HEAD;
+        none = bytes > 0 && in[0] == JOIN_NONE;
+    }
+    r->tried = got;
+    r->refused = none;
+    foe_end(&f);
+    return unless(r, !none, "a stranger may download without end");
 }
 
 /* n frames of 96 machines that do not exist, in order, so that each frame is well formed. */

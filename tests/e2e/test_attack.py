@@ -76,13 +76,14 @@ def test_short(folder, swarm):
     before = [own(p) for p in peers]
     slow = [Attack(s, "silent", [at], 0, 20), Attack(s, "liar", [at], 3)]
     for name, *options in (("server-key",), ("certificates",), ("early",), ("close", 0, 15), ("frames", 0, 100), ("multipart",),
-                           ("replay",), ("segments",), ("frontiers", 0, 100), ("garbage", 0, 72), ("requests", 1), ("flood", 1, 20)):
+                           ("replay",), ("segments",), ("frontiers", 0, 100), ("garbage", 0, 72), ("requests", 1), ("flood", 1, 20),
+                           ("downloads",)):
         attack(s, name, [at], *options)
     attack(s, "forks", [at, bt], 0, 9)
     for x in slow:
         x.report()
     last = harmless(peers, before)
-    at_least(last[0], handshake=3, proof=5, message=2, multipart=1, hidden_bytes=1, malformed=16, invalid=2, unfit=1,
+    at_least(last[0], handshake=3, proof=5, message=2, multipart=1, hidden_bytes=1, malformed=16, invalid=2, unfit=1, uploads=1,
              quota_dropped=1000, quota_closed=1, kept_out=1, forks=9)
     for x in last:
         at_least(x, forks=9)
