@@ -68,6 +68,7 @@ struct snap {
     uint64_t got, total, asked_to;
     uint64_t since_ns, heard_ns, reported_ns, checked_ns;
     size_t nones;              /* neighbours without one */
+    uint32_t lost;             /* donors whose link ended */
     struct peer_snapshot have; /* whole; waiting for the ledger */
     uint64_t written;          /* records folded when one was written last */
     struct snap_served {
