@@ -5,20 +5,25 @@
 #include "core.h"
 #include "wire.h"
 
+/* What a rate earned since *then_ns; a bucket holds two seconds of it. */
+static void earn(uint64_t *tokens, uint64_t *then_ns, uint64_t now_ns, uint64_t per_s)
+{
+    const uint64_t most = 2 * per_s, ms = (now_ns - *then_ns) / 1000000;
+    const uint64_t gain = ms > 4000 ? most : ms * per_s / 1000;
+    *tokens = *tokens + gain > most ? most : *tokens + gain;
+    *then_ns += ms * 1000000;
+}
+
 bool net_spend(struct net_gossip *g, struct net_link *l, size_t bytes)
 {
-    const uint64_t most = 2 * (uint64_t)LIMIT_LINK_RATE;
-    const uint64_t ms = (g->now_ns - l->tokens_ns) / 1000000;
-    if (ms > 0) {
-        const uint64_t gain = ms > 4000 ? most : ms * LIMIT_LINK_RATE / 1000;
-        l->tokens = l->tokens + gain > most ? most : l->tokens + gain;
-        l->tokens_ns += ms * 1000000;
-    }
-    if (l->tokens < bytes) {
+    earn(&l->tokens, &l->tokens_ns, g->now_ns, LIMIT_LINK_RATE);
+    earn(&g->tokens, &g->tokens_ns, g->now_ns, LIMIT_ANSWER_RATE);
+    uint64_t *tokens = l->tokens >= bytes ? &l->tokens : &g->tokens;
+    if (*tokens < bytes) {
         g->count.quota_dropped++;
         return false;
     }
-    l->tokens -= bytes;
+    *tokens -= bytes;
     return true;
 }
 

@@ -68,7 +68,7 @@ struct net_link {
     uint8_t root[NET_TREE_BYTES];
     uint64_t compared_ns, addresses_ns; /* last summary sent, last addresses taken */
     uint64_t wait_ns, wait_until_ns;    /* back-off of repairs */
-    uint64_t tokens, tokens_ns;         /* bytes of answers it may still cause */
+    uint64_t tokens, tokens_ns;         /* bytes of answers it may still cause, before those that all share */
     uint32_t over;                      /* questions beyond them, less what time forgave */
     uint64_t over_ns;
     struct net_search search;
@@ -79,6 +79,8 @@ struct net_pull {
     uint8_t machine[32];
     uint32_t link;
     bool used, progress, probe; /* probe: the one segment that ends a search */
+    bool later;                 /* the neighbour was busy: asked again at the deadline */
+    uint32_t laters;            /* in a row */
     uint64_t deadline_ns;
 };
 
@@ -119,6 +121,8 @@ struct net_gossip {
     struct net_pull pulls[LIMIT_PULLS];
     uint32_t n_pulls;
     uint64_t summary_ns;
+    uint64_t tokens, tokens_ns;          /* bytes of answers that all links may still cause */
+    uint64_t idle, idle_ns, idle_until_ns; /* segments of which nothing counts, still to be taken; until when they had to wait */
 
     char listening[LIMIT_ADDRESS_BYTES + 1];
     char (*addresses)[LIMIT_ADDRESS_BYTES + 1]; /* [n_addresses] */
@@ -204,12 +208,14 @@ bool net_on_entries(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
 bool net_on_want(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_have(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_spend(struct net_gossip *g, struct net_link *l,
-               size_t bytes); /* false: over the link's rate */
+               size_t bytes); /* false: over the rates */
 
 /* rate.c */
 /* Has this machine sent so much of late that n more records of it have to wait?  f NULL: a new one: no. */
 bool net_author_waits(const struct net_gossip *g, struct net_feed *f, uint32_t n);
 void net_author_sent(const struct net_gossip *g, struct net_feed *f, uint32_t n); /* n new records were taken */
+/* Does s, the next segment of f (NULL: the first of a new feed), have to wait because nothing in it counts and there are many such? */
+bool net_idle_waits(struct net_gossip *g, const struct net_feed *f, const struct net_segment *s);
 void net_asked_too_much(struct net_gossip *g, struct net_link *l); /* a question went unanswered for the rate: once too often, and it is closed */
 /* audit.c; whole frames */
 bool net_on_audit_ask(struct net_gossip *g, struct net_link *l, const uint8_t *frame, size_t n);
@@ -234,6 +240,7 @@ bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
 bool net_on_prune(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_graft(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
+bool net_on_later(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);
 bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n,
                  bool no_head);
 bool net_on_ask(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n);

@@ -215,7 +215,11 @@ enum err net_gossip_link_up(struct net_gossip *g, uint32_t link, const uint8_t m
                             bool outgoing, uint64_t now_ns)
 {
     g->now_ns = now_ns > g->now_ns ? now_ns : g->now_ns;
-    g->start_ns = g->start_ns ? g->start_ns : g->now_ns;
+    if (g->start_ns == 0) {
+        g->start_ns = g->tokens_ns = g->idle_ns = g->now_ns;
+        g->tokens = 2 * (uint64_t)LIMIT_ANSWER_RATE;
+        g->idle = 2 * LIMIT_IDLE_SEGMENTS;
+    }
     if (net_link_by_id(g, link) || memcmp(machine, g->self, 32) == 0)
         return ERR_RANGE;
     if (g->n_links == LIMIT_LINKS)
@@ -289,6 +293,8 @@ static bool dispatch(struct net_gossip *g, struct net_link *l, uint8_t type, con
         return net_on_unnamed(g, l, p, n);
     case WIRE_PULL:
         return net_on_pull(g, l, p, n);
+    case WIRE_LATER:
+        return net_on_later(g, l, p, n);
     case WIRE_DONE:
     case WIRE_NOHEAD:
         return net_on_done(g, l, p, n, type == WIRE_NOHEAD);

@@ -24,18 +24,44 @@ static void refill(const struct net_gossip *g, struct net_feed *f)
         f->room = f->room + gain < LIMIT_AUTHOR_RECORDS ? f->room + gain : LIMIT_AUTHOR_RECORDS;
 }
 
+static uint32_t price(uint32_t records)
+{
+    return records > LIMIT_SEGMENT_PRICE ? records : LIMIT_SEGMENT_PRICE;
+}
+
 bool net_author_waits(const struct net_gossip *g, struct net_feed *f, uint32_t n)
 {
     if (!f || memcmp(f->machine, g->self, 32) == 0) /* our own feed: DESIGN 5 gives us five seconds to find its end */
         return false;
     refill(g, f);
-    return f->room < n;
+    return f->room < price(n);
 }
 
 void net_author_sent(const struct net_gossip *g, struct net_feed *f, uint32_t n)
 {
     refill(g, f);
-    f->room -= n < f->room ? n : f->room;
+    f->room -= price(n) < f->room ? price(n) : f->room;
+}
+
+/* Void records, or more than the machine's share: to check, to store and to pass on such a segment costs what another costs, and it
+ * brings nothing.  Honest ones are rare, so all machines together may have few. */
+bool net_idle_waits(struct net_gossip *g, const struct net_feed *f, const struct net_segment *s)
+{
+    uint8_t counts[LIMIT_SEGMENT_COUNT];
+    if (net_count_segment(counts, s, &g->rules, f ? f->weight : 0, f ? f->cut : NET_NO_CUT) > 0)
+        return false;
+    const uint64_t ms = (g->now_ns - g->idle_ns) / 1000000, most = 2 * LIMIT_IDLE_SEGMENTS;
+    const uint64_t gain = ms > 2000 ? most : ms * LIMIT_IDLE_SEGMENTS / 1000;
+    if (gain > 0) {
+        g->idle = g->idle + gain < most ? g->idle + gain : most;
+        g->idle_ns = g->now_ns;
+    }
+    if (g->idle == 0) {
+        g->idle_until_ns = g->now_ns + NET_S;
+        return true;
+    }
+    g->idle--;
+    return false;
 }
 
 void net_asked_too_much(struct net_gossip *g, struct net_link *l)

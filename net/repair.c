@@ -5,7 +5,7 @@
 #include "core.h"
 #include "wire.h"
 
-enum { PULL_S = 5, ASK_S = 3, WAIT_S_MAX = 32 };
+enum { PULL_S = 5, ASK_S = 3, WAIT_S_MAX = 32, LATER_MS_MIN = 20, LATER_MS_MAX = 2000 };
 
 struct net_link *net_link_by_id(const struct net_gossip *g, uint32_t id)
 {
@@ -45,19 +45,24 @@ void net_pull_end(struct net_gossip *g, struct net_pull *p)
 }
 
 /* Asks l for what follows the first n segments of machine's chain. */
-static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine[32],
-                 const struct net_feed *f, uint32_t n, bool probe)
+static void send_pull(struct net_gossip *g, const struct net_link *l, const uint8_t machine[32], const struct net_feed *f, uint32_t n,
+                      bool probe)
 {
     struct net_frontier_entry e = {.cut = f ? f->cut : NET_NO_CUT,
                                    .count = f ? net_feed_end_at(f, n) : 0};
     uint8_t frame[1 + WIRE_ENTRY + 4] = {WIRE_PULL};
-    ENSURE(g->n_pulls < LIMIT_PULLS);
     memcpy(e.machine, machine, 32);
     if (f)
         memcpy(e.head, net_feed_head_at(f, n), 32);
     net_entry_write(frame + 1, &e);
     bytes_put_le(frame + 1 + WIRE_ENTRY, probe ? 1 : LIMIT_PULL_BYTES, 4);
     net_send(g, l, frame, sizeof frame);
+}
+
+static void pull(struct net_gossip *g, struct net_link *l, const uint8_t machine[32], const struct net_feed *f, uint32_t n, bool probe)
+{
+    ENSURE(g->n_pulls < LIMIT_PULLS);
+    send_pull(g, l, machine, f, n, probe);
     struct net_pull *p = &g->pulls[g->n_pulls++];
     *p =
         (struct net_pull){.link = l->id, .probe = probe, .deadline_ns = g->now_ns + PULL_S * NET_S};
@@ -213,6 +218,7 @@ static void took_segment(struct net_gossip *g, struct net_link *l, const uint8_t
     net_praise(l);
     if (p && p->link == l->id && !p->probe) {
         p->progress = true; /* told to the others in one line at its end: they may have it all */
+        p->laters = 0;
         p->deadline_ns = g->now_ns + PULL_S * NET_S;
     } else {
         net_push_new(g, name, l);
@@ -344,7 +350,9 @@ bool net_on_segment(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
         return true;
     }
     struct net_feed *author = net_table_find(g, machine, NULL);
-    if (author && s.first_seq >= net_feed_end(author) && net_author_waits(g, author, s.count)) {
+    const bool next = s.first_seq == (author ? net_feed_end(author) : 0) && memcmp(machine, g->self, 32) != 0;
+    if ((author && s.first_seq >= net_feed_end(author) && net_author_waits(g, author, s.count)) ||
+        (next && net_gossip_admitted(g, machine) && net_idle_waits(g, author, &s))) {
         g->count.segments_delayed++;
         l->more = true;
         return true;
@@ -371,6 +379,56 @@ bool net_on_unnamed(struct net_gossip *g, struct net_link *l, const uint8_t *p, 
     return true;
 }
 
+/* About as long as it takes to earn one answer. */
+static void send_later(struct net_gossip *g, const struct net_link *l, const uint8_t machine[32])
+{
+    uint8_t frame[1 + 32 + 4] = {WIRE_LATER};
+    memcpy(frame + 1, machine, 32);
+    bytes_put_le(frame + 33, (uint64_t)LIMIT_PULL_BYTES * 1000 / LIMIT_ANSWER_RATE, 4);
+    net_send(g, l, frame, sizeof frame);
+}
+
+/* The neighbour is busy, which is nobody's fault.  All questions to it wait, the longer the more there are, so that it is not asked
+ * faster than it answers. */
+bool net_on_later(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n)
+{
+    if (n != 32 + 4)
+        return false;
+    struct net_pull *pulling = net_pull_of(g, p);
+    if (!pulling || pulling->link != l->id)
+        return true;
+    if (pulling->probe || ++pulling->laters > LIMIT_LATERS) {
+        l->search.active = l->search.active && !pulling->probe;
+        l->more = true; /* the search begins again with the next comparison */
+        if (!pulling->probe) {
+            g->count.pulls_failed++;
+            net_blame(g, l);
+        }
+        net_pull_end(g, pulling);
+        return true;
+    }
+    uint64_t ms = bytes_get_le(p + 32, 4);
+    ms = ms < LATER_MS_MIN ? LATER_MS_MIN : ms < LATER_MS_MAX ? ms : LATER_MS_MAX;
+    ms += net_random(g) % (2 * ms * l->n_pulls);
+    pulling->later = true;
+    pulling->deadline_ns = g->now_ns + (ms < PULL_S * 1000 ? ms : PULL_S * 1000) * (NET_S / 1000);
+    return true;
+}
+
+/* Asks again; false: it is not worth it any more. */
+static bool pull_again(struct net_gossip *g, struct net_pull *p)
+{
+    const struct net_link *l = net_link_by_id(g, p->link);
+    struct net_feed *f = net_table_find(g, p->machine, NULL);
+    if (!p->later || !l || net_author_waits(g, f, LIMIT_SEGMENT_COUNT))
+        return false;
+    p->later = false;
+    p->deadline_ns = g->now_ns + PULL_S * NET_S;
+    send_pull(g, l, p->machine, f, f ? f->n : 0, false);
+    g->count.pulls++;
+    return true;
+}
+
 bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, size_t n)
 {
     struct net_frontier_entry e;
@@ -380,8 +438,10 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     net_entry_read(&e, p);
     size_t limit = (size_t)bytes_get_le(p + WIRE_ENTRY, 4);
     limit = limit < LIMIT_PULL_BYTES ? limit : LIMIT_PULL_BYTES;
-    if (!net_spend(g, l, 2 * WIRE_ENTRY))
+    if (!net_spend(g, l, 2 * WIRE_ENTRY)) {
+        send_later(g, l, e.machine);
         return true;
+    }
     struct net_feed *f = net_table_find(g, e.machine, &name);
     const uint32_t from = f ? net_feed_prefix_with(f, e.count, e.head) : NET_NOWHERE;
     const bool lower = f && f->cut < e.cut;
@@ -394,12 +454,16 @@ bool net_on_pull(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
             l->cursor[name] &=
                 ~(uint32_t)
                     NET_NAMED; /* it may have refused the first: say whose it is, with its admission */
-        for (size_t sent = 0; i < f->n && (sent == 0 || sent < limit); i++) {
+        for (size_t sent = 0; i < f->n && net_feed_first(f, i) < e.cut && (sent == 0 || sent < limit); i++) {
             const size_t bytes = 37 + net_feed_wire_bytes(f, i);
-            if (net_feed_first(f, i) >= e.cut || !net_spend(g, l, bytes))
+            if (!net_spend(g, l, bytes))
                 break;
             net_push_segment(g, l, name, i);
             sent += bytes;
+        }
+        if (i == from && i < f->n && net_feed_first(f, i) < e.cut) {
+            send_later(g, l, e.machine); /* DONE would claim more and show nothing */
+            return true;
         }
     }
     if (lower && (from == NET_NOWHERE || i == f->n) && net_spend(g, l, 1 + f->evidence_bytes))
@@ -443,6 +507,9 @@ bool net_on_done(struct net_gossip *g, struct net_link *l, const uint8_t *p, siz
     const uint64_t end = f ? net_feed_end(f) : 0, cut = f ? f->cut : NET_NO_CUT;
     if (!progress && net_author_waits(g, f, LIMIT_SEGMENT_COUNT)) {
         l->more = true; /* what came was delayed: nobody is to blame */
+    } else if (!progress && g->now_ns < g->idle_until_ns) {
+        l->more = true;
+        l->wait_until_ns = g->idle_until_ns;
     } else if (!progress && !no_head && (e.cut < cut || (e.count > end && end < cut))) {
         /* It claims more and showed nothing: without the wait, this would go round for ever. */
         g->count.pulls_failed++;
@@ -590,7 +657,7 @@ static void search_tick(struct net_gossip *g, struct net_link *l)
 void net_repair_tick(struct net_gossip *g)
 {
     for (uint32_t i = g->n_pulls; i-- > 0;) {
-        if (g->now_ns < g->pulls[i].deadline_ns)
+        if (g->now_ns < g->pulls[i].deadline_ns || pull_again(g, &g->pulls[i]))
             continue;
         const struct net_pull p = g->pulls[i];
         struct net_link *l = net_link_by_id(g, p.link);
@@ -598,8 +665,9 @@ void net_repair_tick(struct net_gossip *g)
         g->count.pulls_failed++;
         if (!l)
             continue;
-        if (p.progress) {
-            offer_others(g, l, p.machine);
+        if (p.progress || p.later) {
+            if (p.progress)
+                offer_others(g, l, p.machine);
             l->more = true;
         } else {
             net_blame(g, l);

@@ -33,10 +33,11 @@ enum err net_transport_new(struct net_transport **out, const struct net_transpor
     t->ping_ms = o->ping_ms ? o->ping_ms : LIMIT_PING_MS;
     t->silence_ms = o->silence_ms ? o->silence_ms : LIMIT_SILENCE_MS;
     t->penalty_ms = o->penalty_ms ? o->penalty_ms : LIMIT_PENALTY_MS;
+    t->hold_ms = o->hold_ms ? o->hold_ms : LIMIT_HOLD_MS;
     t->retry_ms = o->retry_ms ? o->retry_ms : LIMIT_RETRY_MS;
     t->loopback_counts = o->loopback_counts;
     t->frames_per_s = o->frames_per_s ? o->frames_per_s : LIMIT_FRAMES_IN;
-    t->frames_left = 2 * (int64_t)t->frames_per_s;
+    t->units_left = 2 * (int64_t)t->frames_per_s;
     t->now_ms = t->polled_ms = t->refilled_ms = clock_ms();
     proof_run_key(t->server_public, t->server_secret, t->run_id);
     t->context = zmq_ctx_new();
@@ -148,6 +149,8 @@ enum err net_transport_send(struct net_transport *t, uint32_t link, const uint8_
         return ERR_RANGE;
     if (!c || c->gone_ms)
         return ERR_NOTFOUND;
+    if (rate_shunned(c))
+        return ERR_AGAIN;
     return conn_send(t, c, frame, n) ? ERR_OK : ERR_AGAIN;
 }
 
@@ -167,8 +170,7 @@ void net_transport_useful(struct net_transport *t, uint32_t link)
     struct conn *c = conn_by_link(t, link);
     if (!c)
         return;
-    c->frames_left++;
-    c->drops -= c->drops > 0; /* one for one: a good frame now and then excuses no flood */
+    rate_useful(c);
 }
 
 /* ---- what comes in ---- */

@@ -26,9 +26,8 @@ struct conn *conn_new(struct net_transport *t, bool outgoing)
         return NULL;
     c->fd = -1;
     c->outgoing = outgoing;
-    c->since_ms = c->heard_ms = c->refilled_ms = c->bytes_ms = t->now_ms;
-    c->frames_left = 2 * LIMIT_LINK_FRAMES_IN;
-    c->bytes_left = 2 * (int64_t)LIMIT_LINK_BYTES_IN;
+    c->since_ms = c->heard_ms = t->now_ms;
+    rate_new(t, c);
     t->conns[t->n_conns++] = c;
     return c;
 }
@@ -144,8 +143,11 @@ void penalise(struct net_transport *t, const uint8_t machine[32])
         if (p->until_ms < oldest->until_ms)
             oldest = p;
     }
+    const uint64_t forgotten_ms = oldest->until_ms + 8 * (uint64_t)t->penalty_ms;
+    const bool again = memcmp(oldest->machine, machine, 32) == 0 && oldest->until_ms != 0 && t->now_ms < forgotten_ms;
+    oldest->times = !again ? 0 : oldest->times < LIMIT_PENALTY_DOUBLINGS ? oldest->times + 1 : oldest->times;
     memcpy(oldest->machine, machine, 32);
-    oldest->until_ms = t->now_ms + t->penalty_ms;
+    oldest->until_ms = t->now_ms + ((uint64_t)t->penalty_ms << oldest->times);
 }
 
 static bool kept_out(const struct net_transport *t, const uint8_t machine[32])
@@ -268,7 +270,9 @@ void conn_accepted(struct net_transport *t, int fd)
     if (!welcome || waiting > LIMIT_PROBATION || of_group > LIMIT_PROBATION / 2) {
         t->count.refused_full++;
         conn_end(t, c, 0, NULL);
+        return;
     }
+    tcp_narrow(c, true); /* until it brings something useful */
 }
 
 static void link_up(struct net_transport *t, struct conn *c)
@@ -499,33 +503,6 @@ static void on_note(struct net_transport *t, struct conn *c, const struct note *
         bad_message(t, c);
 }
 
-/* A bucket that holds two seconds of a rate; refilled for the time since *then_ms, if that bought anything. */
-static void refill(int64_t *left, uint64_t *then_ms, uint64_t now_ms, int64_t per_s)
-{
-    const int64_t ms = (int64_t)(now_ms - *then_ms), most = 2 * per_s;
-    const int64_t gain = ms >= 2000 ? most : ms * per_s / 1000;
-    if (gain <= 0)
-        return; /* too little time for one: it adds up */
-    *left = *left + gain < most ? *left + gain : most;
-    *then_ms = now_ms;
-}
-
-/* A frame of n bytes from the link's own rate, else from the one all links share.  False: it is dropped. */
-static bool within_rate(struct net_transport *t, struct conn *c, size_t n)
-{
-    if (t->now_ms - c->refilled_ms >= 2000)
-        c->drops = 0; /* quiet for two seconds: forgiven */
-    refill(&t->frames_left, &t->refilled_ms, t->now_ms, t->frames_per_s);
-    refill(&c->bytes_left, &c->bytes_ms, t->now_ms, LIMIT_LINK_BYTES_IN);
-    refill(&c->frames_left, &c->refilled_ms, t->now_ms, LIMIT_LINK_FRAMES_IN);
-    int64_t *frames = c->frames_left > 0 ? &c->frames_left : &t->frames_left;
-    if (*frames < 1 || c->bytes_left < (int64_t)n)
-        return false;
-    *frames -= 1;
-    c->bytes_left -= (int64_t)n;
-    return true;
-}
-
 bool conn_message(struct net_transport *t, struct conn *c, const uint8_t *p, size_t n)
 {
     struct note note;
@@ -536,15 +513,8 @@ bool conn_message(struct net_transport *t, struct conn *c, const uint8_t *p, siz
         bad_message(t, c);
         return false;
     }
-    if (c->state == CONN_UP && !within_rate(t, c, n)) {
-        t->count.rate_dropped++;
-        if (++c->drops >= LIMIT_LINK_DROPS) {
-            t->count.rate_closed++;
-            penalise(t, c->machine);
-            conn_end(t, c, 0, "it sent more than a link may");
-        }
+    if (c->state == CONN_UP && !rate_takes(t, c, n))
         return false;
-    }
     c->heard_ms = t->now_ms;
     c->suspect_ms = 0;
     if (p[0] != NET_FRAME_RESERVED) {
@@ -599,8 +569,10 @@ static bool tick_conn(struct net_transport *t, struct conn *c)
 {
     if (c->gone_ms == 0)
         tcp_look(c);
-    if (c->state == CONN_UP)
+    if (c->state == CONN_UP) {
+        rate_tick(t, c);
         return tick_link(t, c);
+    }
     if (c->state == CONN_ENDING) {
         if (c->shut_ms && t->now_ms >= c->shut_ms && c->gone_ms == 0) {
             c->shut_ms = t->now_ms + ENDING_MS; /* until the monitor confirms it */

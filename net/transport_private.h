@@ -2,6 +2,7 @@
  *
  *   transport.c          public calls and the poll loop
  *   transport_link.c     a connection's life: proof, one link per machine, limits, upkeep
+ *   transport_rate.c     how much a link may send
  *   transport_dial.c     addresses kept dialled: resolve, connect, wait, again
  *   transport_zmq.c      sockets, monitors, ZAP, TCP_INFO
  *   transport_proof.c    the transport's own messages, and what is signed (pure)
@@ -66,9 +67,10 @@ struct conn {
     bool tcp_counts, looked;     /* the kernel counts what is sent; it was asked */
     uint64_t sample;             /* bytes that ZeroMQ had taken from the kernel at the last tick; judged at the next EAGAIN */
     uint32_t rtt_us;
-    int64_t frames_left, bytes_left; /* this link's rates */
-    uint64_t refilled_ms, bytes_ms;
-    uint32_t drops;
+    int64_t units_left; /* of this link's own rate; below zero: a debt */
+    uint64_t refilled_ms, held_until_ms, released_ms; /* held: the kernel takes nothing from it; 0: not */
+    uint32_t cost, drops, holds;                      /* of the last frame; since it was forgiven */
+    bool narrow;                                      /* small receive buffer */
 };
 
 struct lookup { /* glibc's helper thread reads it: it outlives the dial while it cannot be cancelled */
@@ -96,6 +98,7 @@ struct dial {
 struct penalty {
     uint8_t machine[32];
     uint64_t until_ms;
+    uint32_t times; /* again and again: twice as long each time */
 };
 
 /* How many more connections a group may open now. */
@@ -109,7 +112,7 @@ struct net_transport {
     const struct net_identity *identity;
     uint8_t run_id[32], server_public[32], server_secret[32];
     uint32_t links_max, link_last;
-    uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s, hold_ms;
     bool loopback_counts;
     uint64_t dial_last; /* names of monitors are unique within the context */
     uint16_t listen_port;
@@ -128,7 +131,7 @@ struct net_transport {
     zmq_pollitem_t *items;
     size_t items_room;
     uint64_t now_ms, tick_ms, polled_ms;
-    int64_t frames_left; /* of the rate that all links share */
+    int64_t units_left; /* of the rate that all links share */
     uint64_t refilled_ms;
     unsigned in_row;     /* frames handed out since the descriptors were last looked at */
     size_t turn;         /* whose socket is read next */
@@ -149,6 +152,8 @@ bool peer_of(int fd, char out[ADDRESS_MAX], char host[HOST_MAX], bool *loopback)
 void tcp_look(struct conn *c); /* updates tcp_in, tcp_out, sample, rtt_us */
 uint64_t conn_sent(const struct conn *c), conn_received(const struct conn *c); /* for traffic; neither ever falls */
 void tcp_cut(const struct conn *c); /* shuts the descriptor down, if it is still that connection */
+void tcp_hold(const struct conn *c, bool on); /* the kernel drops every packet of it that carries data: its TCP will send again */
+void tcp_narrow(struct conn *c, bool on);     /* little may arrive unread; off: the kernel chooses */
 
 /* ---- transport_link.c ---- */
 struct conn *conn_new(struct net_transport *t, bool outgoing);
@@ -168,6 +173,14 @@ void conn_judge(struct net_transport *t, const struct conn *one, bool incoming);
 void penalise(struct net_transport *t, const uint8_t machine[32]);
 bool may_arrive(struct net_transport *t, const char *group); /* counts one arrival of the group */
 struct net_event *event_new(struct net_transport *t, enum net_event_kind kind); /* NULL: no memory */
+
+/* ---- transport_rate.c ---- */
+void rate_new(struct net_transport *t, struct conn *c);
+/* A frame of n bytes came.  False: it is dropped, or c was even ended. */
+bool rate_takes(struct net_transport *t, struct conn *c, size_t n);
+void rate_useful(struct conn *c); /* .. and was worth it */
+void rate_tick(struct net_transport *t, struct conn *c);
+bool rate_shunned(const struct conn *c); /* held back again and again, and not heard since: what we would send it is not worth our time */
 
 /* ---- transport_dial.c ---- */
 void dial_tick(struct net_transport *t);

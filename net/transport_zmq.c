@@ -4,6 +4,7 @@
 #include <onebyte/base/bytes.h>
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -294,11 +295,55 @@ void tcp_look(struct conn *c)
         c->rtt_us = i.tcpi_min_rtt; /* the smoothed one holds delayed acknowledgements: 40 ms where the wire takes none */
 }
 
-void tcp_cut(const struct conn *c)
+/* ZeroMQ may have closed it since, and the number may be another connection's by now. */
+static bool still_it(const struct conn *c)
 {
     char peer[ADDRESS_MAX], host[HOST_MAX];
     bool loopback;
-    /* ZeroMQ may have closed it since, and the number may be another connection's by now. */
-    if (c->fd >= 0 && peer_of(c->fd, peer, host, &loopback) && strcmp(peer, c->peer) == 0)
+    return c->fd >= 0 && peer_of(c->fd, peer, host, &loopback) && strcmp(peer, c->peer) == 0;
+}
+
+void tcp_cut(const struct conn *c)
+{
+    if (still_it(c))
         (void)shutdown(c->fd, SHUT_RDWR);
+}
+
+void tcp_hold(const struct conn *c, bool on)
+{
+    /* A packet, from its TCP header on: longer than the header says that it is itself?  Acknowledgements and the end pass. */
+    static struct sock_filter no_data[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 12), /* data offset, in words, in the upper half */
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 4),
+        BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    const struct sock_fprog program = {ARRAY_LEN(no_data), no_data};
+    const int ignored = 0;
+    if (!still_it(c))
+        return;
+    if (on) /* a kernel that can't: then frames are dropped here, one by one */
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    else
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_DETACH_FILTER, &ignored, sizeof ignored);
+}
+
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72 /* Linux 5.15 */
+#endif
+
+void tcp_narrow(struct conn *c, bool on)
+{
+    const int bytes = LIMIT_NARROW_BYTES, by_kernel = 0;
+    c->narrow = on;
+    if (!still_it(c))
+        return;
+    if (on)
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    else
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_BUF_LOCK, &by_kernel, sizeof by_kernel);
 }

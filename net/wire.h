@@ -1,6 +1,6 @@
 /* net/wire.h -- gossip frames between neighbours, little-endian, first byte the type.  An entry is SPEC 7's frontier entry:
  * machine [32], count u64, head [32], cut u64.  Nothing here is signed: the link is authenticated, and what matters carries
- * its author's signature.  Types 25..63 are for later versions and ignored; 64.. belong to the daemon.
+ * its author's signature.  Types 26..63 are for later versions and ignored; 64.. belong to the daemon.
  *
  *  1 HELLO     version u8, listening address (rest of the frame, may be empty)
  *  2 SUMMARY   root [16], checkpoint number u64, checkpoint id [8]      -> AGREE, or NODES / ENTRIES of the receiver
@@ -12,7 +12,7 @@
  *  8 SEGMENT   name u32, wire           the sender's name for a feed, told before by
  *  9 SEGMENT_OF machine [32], name u32, wire
  * 10 UNNAMED   name u32                 I do not know this name: tell again
- * 11 PULL      entry (what I hold), limit u32 bytes                     -> SEGMENTs, CONTROL if your cut is lower, DONE or NOHEAD
+ * 11 PULL      entry (what I hold), limit u32 bytes                     -> SEGMENTs, CONTROL if your cut is lower, DONE or NOHEAD; or LATER
  * 12 DONE      entry (what I hold)
  * 13 NOHEAD    entry (what I hold)      your (count, head) is not in my chain
  * 14 ASK       machine [32], seqs u64 [1..16]                           -> TELL
@@ -25,7 +25,8 @@
  * 21 SCORED    digest [16] of all scores that the sender holds; with each SUMMARY     -> SCORES if the receiver's differs
  * 22 SCORES    answer u8 (0, 1), (checkpoint number u64, digest [8] of its scores) ascending   -> SCOREs of the numbers that differ;
  *                                       to an answer 0, where the receiver lacks something, SCORES with 1
- * 23 AUDIT_ASK, 24 AUDIT_TELL           net/audit.h */
+ * 23 AUDIT_ASK, 24 AUDIT_TELL           net/audit.h
+ * 25 LATER     machine [32], ms u32     to PULL: I answer so much that this has to wait; ask again in so many milliseconds or more */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 #include <onebyte/base/limits.h>
@@ -57,6 +58,7 @@ enum {
     WIRE_SCORES,
     WIRE_AUDIT_ASK,
     WIRE_AUDIT_TELL,
+    WIRE_LATER,
     WIRE_DAEMON = 64,
 };
 enum { WIRE_ENTRY = 80, WIRE_VERSION = 1, WIRE_ENTRIES_MAX = 96, WIRE_GRAFTS_MAX = 256 };

@@ -139,7 +139,7 @@ static enum err verify(struct verifier *x, const struct values *v, struct err_wh
     TRY(peer_engine_open(&x->engine, &x->manifest, &o, why));
     TRY(peer_engine_data(&x->engine, &x->data, x->data_path, why));
     TRY(peer_evidence_verify(&x->evidence, &x->engine, x->data, x->gossip, &x->off, why));
-    return x->off ? ERR_OK : err_set(why, ERR_PROTO, "no record of it is off: this is no evidence against the machine");
+    return x->off || x->evidence.header ? ERR_OK : err_set(why, ERR_PROTO, "no record of it is off: this is no evidence against the machine");
 }
 
 static json_t *findings(const struct verifier *x)
@@ -160,14 +160,17 @@ static int report_verified(const struct values *v, const struct verifier *x)
     char hex[65];
     net_hex(hex, x->evidence.machine, 32);
     if (v->common.json)
-        return peer_json_print(json_pack("{s:b, s:s, s:I, s:I, s:o}", "confirmed", 1, "machine", hex, "first_seq",
-                                         (json_int_t)x->evidence.segment.first_seq, "off", (json_int_t)x->off, "records", findings(x)));
+        return peer_json_print(json_pack("{s:b, s:s, s:I, s:I, s:s?, s:o}", "confirmed", 1, "machine", hex, "first_seq",
+                                         (json_int_t)x->evidence.segment.first_seq, "off", (json_int_t)x->off, "header", x->evidence.header, "records", findings(x)));
     for (size_t i = 0; i < x->evidence.n_records; i++) {
         const struct peer_finding *f = &x->evidence.records[i];
         printf("record %-8" PRIu64 " sent %4d, measured %8.3f, tolerance %.3f%s\n", f->seq, f->code, f->want, f->tolerance,
                f->verdict == PEER_OFF ? "  OFF" : "");
     }
-    printf("confirmed: machine %s sent %zu of these %zu bytes without having measured them\n", hex, x->off, x->evidence.n_records);
+    if (x->evidence.header)
+        printf("confirmed: machine %s: of segment %" PRIu64 ": %s\n", hex, x->evidence.segment.first_seq, x->evidence.header);
+    if (x->off)
+        printf("confirmed: machine %s sent %zu of these %zu bytes without having measured them\n", hex, x->off, x->evidence.n_records);
     return PEER_EXIT_OK;
 }
 

@@ -262,6 +262,10 @@ static enum err start(struct daemon *d, struct err_why *why)
     d->started_ns = daemon_now();
     daemon_snap_start(d);
     peer_donor_init(&d->donor, d->m, d->o.model_dir);
+    uint64_t whole = zo_state_bytes(d->o.engine->state);
+    for (size_t i = 0; i < d->m->n_files; i++)
+        whole += d->m->files[i].bytes;
+    peer_uploads_init(&d->uploads, whole);
     TRY(start_signals(d, why));
     TRY(peer_control_open(&d->control, d->o.home->dir, why));
     if (d->o.metrics >= 0)

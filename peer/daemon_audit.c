@@ -389,6 +389,7 @@ static void judge(struct daemon *d)
     const size_t n = a->n_groups * r->k;
     size_t off = 0, unsure = 0, worst = 0;
     char id[9];
+    const char *header = peer_judge_header(d->gossip, &d->m->net, a->machine, a->id, &a->segment, a->bytes, a->total);
     ENSURE(n > 0 && n <= LIMIT_SEGMENT_COUNT);
     for (size_t i = 0; i < n; i++) {
         const uint64_t seq = a->seqs[i / r->k] + i % r->k;
@@ -399,6 +400,7 @@ static void judge(struct daemon *d)
         unsure += found[i].verdict == PEER_UNSURE;
         worst = found[i].verdict == PEER_OFF ? i : worst;
     }
+    off = header ? n : off; /* its weight or its step is false: so is every record */
     for (size_t i = 0; i < ARRAY_LEN(sums); i++)
         if (sums[i]) {
             sums[i]->audited += n;
@@ -406,8 +408,8 @@ static void judge(struct daemon *d)
             sums[i]->unsure += unsure;
         }
     peer_short_id(id, a->machine);
-    peer_log(off ? PEER_WARN : PEER_DEBUG, "audited", "machine=%s seq=%" PRIu64 " records=%zu off=%zu code=%d want=%.4g", id,
-             a->segment.first_seq, n, off, found[worst].code, found[worst].want);
+    peer_log(off ? PEER_WARN : PEER_DEBUG, "audited", "machine=%s seq=%" PRIu64 " records=%zu off=%zu code=%d want=%.4g header=\"%s\"", id,
+             a->segment.first_seq, n, off, found[worst].code, found[worst].want, header ? header : "");
     if (off)
         write_evidence(d, found, n);
     rest(d);

@@ -2,6 +2,7 @@
 #ifndef PEER_DAEMON_IN_H
 #define PEER_DAEMON_IN_H
 #include "peer/audit.h"
+#include "peer/upload.h"
 #include "peer/compute.h"
 #include "peer/control.h"
 #include "peer/daemon.h"
@@ -67,6 +68,7 @@ struct snap {
     uint64_t got, total, asked_to;
     uint64_t since_ns, heard_ns, reported_ns, checked_ns;
     size_t nones;              /* neighbours without one */
+    uint32_t lost;             /* donors whose link ended */
     struct peer_snapshot have; /* whole; waiting for the ledger */
     uint64_t written;          /* records folded when one was written last */
     struct snap_served {
@@ -162,6 +164,7 @@ struct daemon {
     struct peer_host host;
     uint64_t throttled_at_start;
     struct peer_donor donor;
+    struct peer_uploads uploads;
     struct peer_pipe *to_compute, *from_compute;
     struct peer_compute *compute;
     int signals;

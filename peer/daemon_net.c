@@ -1,5 +1,6 @@
 /* Links, the actions gossip asks for, and the addresses we dial. */
 #include "peer/daemon_in.h"
+#include "peer/join_in.h"
 #include "peer/log.h"
 #include <stdlib.h>
 #include <string.h>
@@ -221,6 +222,22 @@ static void gossip_frame(struct daemon *d, const struct net_event *e, uint64_t n
         net_transport_useful(d->transport, e->link);
 }
 
+/* A question for much: does who asks get it now? */
+static bool may_download(struct daemon *d, const struct link *l, const uint8_t *f, size_t n)
+{
+    uint8_t none[JOIN_WANT_CHUNK_BYTES + 1] = {JOIN_NONE};
+    const bool state = f[0] == JOIN_WANT_STATE, chunk = f[0] == JOIN_WANT_CHUNK;
+    if (!state && !chunk && f[0] != JOIN_WANT_MANIFEST)
+        return true;
+    if (peer_uploads_take(&d->uploads, l->machine, l->address, state || chunk ? PEER_WINDOW_BYTES : JOIN_PIECE, daemon_now()))
+        return true;
+    const size_t said = state ? 1 : n < sizeof none ? n : 0;
+    memcpy(none + 1, f, said);
+    if ((state || chunk) && said > 0 && net_transport_send(d->transport, l->id, none, 1 + said) != ERR_OK)
+        d->send_failures++; /* the joiner's clock says so, too */
+    return false;
+}
+
 void daemon_event(struct daemon *d, const struct net_event *e)
 {
     const uint64_t now = daemon_now();
@@ -235,6 +252,8 @@ void daemon_event(struct daemon *d, const struct net_event *e)
     case NET_FRAME:
         l = daemon_link(d, e->link);
         if (!l || e->n == 0)
+            break;
+        if (!may_download(d, l, e->frame, e->n))
             break;
         if (e->frame[0] >= PEER_FRAME_FIRST && e->frame[0] <= PEER_FRAME_LAST &&
             (daemon_snap_frame(d, e->link, e->frame, e->n) || daemon_check_frame(d, e->link, e->frame, e->n)))

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WANT_STATE = 69, STATE = 70, WANT_BYTES = 17, STATE_HEAD = 25 };
+enum { WANT_STATE = JOIN_WANT_STATE, STATE = 70, WANT_BYTES = 17, STATE_HEAD = 25 };
 static const uint64_t look_ns = 5 * NS;       /* for a neighbour that has one */
 static const uint64_t patience_ns = 20 * NS;  /* without a piece of it: a donor at --max-upload 16 rests 16 s after a window */
 static const uint64_t ledger_ns = 60 * NS;    /* for the ledger to reach it */
@@ -158,6 +158,22 @@ void daemon_snap_loaded(struct daemon *d)
 
 /* ---- fetching ---- */
 
+/* Often its link was just replaced by one the other way round: the new one, or another neighbour, is asked again. */
+static void donor_lost(struct daemon *d)
+{
+    enum { LOST_MAX = 3 };
+    if (++d->snap.lost > LOST_MAX) {
+        build(d, NULL);
+        return;
+    }
+    d->snap.phase = SNAP_LOOK;
+    d->snap.since_ns = daemon_now();
+    d->snap.nones = 0;
+    memset(d->snap.id, 0, sizeof d->snap.id);
+    for (size_t i = 0; i < d->n_links; i++)
+        ask_state(d, d->links[i].id, 0);
+}
+
 void daemon_snap_link(struct daemon *d, uint32_t link, bool up)
 {
     static const uint8_t any[8] = {0};
@@ -166,7 +182,7 @@ void daemon_snap_link(struct daemon *d, uint32_t link, bool up)
         ask_state(d, link, 0);
     } else if (!up && d->snap.phase == SNAP_FETCH && d->snap.donor == link) {
         fetch_end(d);
-        build(d, NULL);
+        donor_lost(d);
     }
 }
 

@@ -261,6 +261,9 @@ enum err peer_evidence_verify(struct peer_evidence *e, struct peer_engine *engin
 {
     TRY(peer_evidence_check(e, &engine->manifest->net, why));
     TRY(rebuild(e, engine, g, why));
+    uint8_t id[32];
+    net_segment_id(id, &e->segment, e->run_id, e->machine, e->prev);
+    e->header = peer_judge_header(g, &engine->manifest->net, e->machine, id, &e->segment, e->frontier, e->n_frontier);
     *off = 0;
     for (size_t i = 0; i < e->n_records; i++) {
         TRY(measure_record(&e->records[i], e, engine, d, why));

@@ -31,6 +31,7 @@ struct peer_evidence {
     struct peer_branches branches;
     struct peer_finding *records; /* [n_records] owned */
     size_t n_records;
+    const char *header; /* set by verify: what is false in the segment's header, static; NULL: nothing */
 };
 
 void peer_evidence_free(struct peer_evidence *e); /* zeroed is fine */
@@ -42,7 +43,7 @@ NODISCARD enum err peer_evidence_load(struct peer_evidence *e, const char *path,
 NODISCARD enum err peer_evidence_check(const struct peer_evidence *e, const struct net_rules *r, struct err_why *why);
 /* Rebuilds the parameters in engine, whose state is the base model's, from g (every segment and control of a ledger, loaded) and
  * the evidence's branches; measures the records again and fills their want, tolerance, loss, verdict; *off <- how many no honest
- * machine sends.  ERR_NOTFOUND: the ledger misses a part of the frontier; ERR_PROTO: it is no evidence. */
+ * machine sends; header.  ERR_NOTFOUND: the ledger misses a part of the frontier; ERR_PROTO: it is no evidence. */
 NODISCARD enum err peer_evidence_verify(struct peer_evidence *e, struct peer_engine *engine, const struct zo_dataset *d,
                                         const struct net_gossip *g, size_t *off, struct err_why *why);
 #endif

@@ -254,7 +254,7 @@ static void event(struct join *j, const struct net_event *e)
         else if (e->frame[0] == JOIN_CHUNK && j->m)
             take_chunk(j, d, e->frame, e->n);
         else if (e->frame[0] == JOIN_NONE && j->m && d->piece != SIZE_MAX)
-            refuse(j, d, "this peer does not have the base model's files", false);
+            refuse(j, d, "this peer gives no more of the base model's files: it has none, or gave this machine or its network enough for now", false);
     }
 }
 

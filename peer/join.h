@@ -8,6 +8,7 @@
  *   68 NONE            the asked kind u8, then its fields: not here, or not now
  * Nothing is believed: the manifest's bytes must hash to the run id and carry its owner's signature, each 4 MiB chunk must
  * hash to what the manifest says; a wrong one is thrown away and its donor not asked again.
+ * A donor gives each machine and network a few copies, then NONE for a while (peer/upload.h).
  * Several donors serve different chunks at once; what was verified stays on disk, so an interrupted join goes on. */
 #ifndef PEER_JOIN_H
 #define PEER_JOIN_H

@@ -10,6 +10,7 @@ enum {
     JOIN_WANT_CHUNK = 66,
     JOIN_CHUNK = 67,
     JOIN_NONE = 68,
+    JOIN_WANT_STATE = 69, /* of a snapshot: daemon_snap.c */
     JOIN_WANT_MANIFEST_BYTES = 5,
     JOIN_MANIFEST_HEAD = 73,
     JOIN_WANT_CHUNK_BYTES = 11,

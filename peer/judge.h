@@ -9,6 +9,7 @@
  * Pure; any thread. */
 #ifndef PEER_JUDGE_H
 #define PEER_JUDGE_H
+#include <onebyte/net/gossip.h>
 #include <onebyte/zo/rules.h>
 #include <stdint.h>
 
@@ -23,4 +24,14 @@ enum peer_verdict {
 /* r_f16: as the header says; ignored with a fixed unit.  want (may be NULL) <- 32 g / r; tolerance (may be NULL) <- in codes. */
 enum peer_verdict peer_judge(const struct zo_rules *rules, int8_t code, uint16_t r_f16, double g, double loss, double *want,
                              double *tolerance);
+
+/* Does a header say what its author must have known?  s, whose id is id, was measured at frontier [n_frontier], as its author signed.
+ * NULL: yes, or nothing can be said (s is not in the live chain, or a machine was cut since); else why not, and no honest machine
+ * sends it: a peer seals one segment at a time and folds it before the next, whatever the network does, so
+ *     lag - count >= the machine's own records that count between frontier and s             (else: stale, and called fresh)
+ *     clock step at frontier <= step <= that + ceil-ish((lag - count) / n0)   (async; the clock only grows while nobody is cut, and
+ *                                                                              what made it grow since is part of lag)
+ * Exact integers, no tolerance.  What others had sent by then nobody can tell: a stale state with its own records is not seen. */
+const char *peer_judge_header(const struct net_gossip *g, const struct net_rules *r, const uint8_t machine[32], const uint8_t id[32],
+                              const struct net_segment *s, const uint8_t *frontier, size_t n_frontier);
 #endif

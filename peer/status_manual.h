@@ -3,6 +3,6 @@
 #ifndef PEER_STATUS_MANUAL_H
 #define PEER_STATUS_MANUAL_H
 #include "peer/options.h"
-enum { PEER_STATUS_MANUAL = 122 };
+enum { PEER_STATUS_MANUAL = 124 };
 extern const struct peer_manual peer_status_manual[PEER_STATUS_MANUAL];
 #endif

@@ -36,6 +36,7 @@ static const struct attack attacks[] = {
     {"forks", attack_forks, 0, 12, "forks: several, overlapping, chained after a fork, each half told to another peer"},
     {"liar", attack_liar, 5, 0, "claims to hold more of every feed, and answers with NOHEAD and invented ids"},
     {"requests", attack_requests, 5, 0, "PULL, ASK, WANT, SUMMARY and chunk requests as fast as they go"},
+    {"downloads", attack_downloads, 120, 0, "the base model again and again, as fast as it comes, under one key"},
     {"frontiers", attack_frontiers, 0, 700, "frontiers of machines that do not exist, by the ten thousand"},
     {"garbage", attack_garbage, 0, 300, "unasked-for pieces of manifests, chunks, snapshots and checkpoint frontiers"},
     {"flood", attack_flood, 5, 50, "links that send good-looking frames as fast as they can, and come back under new keys"},

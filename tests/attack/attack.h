@@ -28,6 +28,7 @@ bool attack_frames(const struct target *t, struct report *r, double seconds, uin
 bool attack_multipart(const struct target *t, struct report *r, double seconds, uint32_t n);
 bool attack_liar(const struct target *t, struct report *r, double seconds, uint32_t n);
 bool attack_requests(const struct target *t, struct report *r, double seconds, uint32_t n);
+bool attack_downloads(const struct target *t, struct report *r, double seconds, uint32_t n);
 bool attack_frontiers(const struct target *t, struct report *r, double seconds, uint32_t n);
 bool attack_garbage(const struct target *t, struct report *r, double seconds, uint32_t n);
 bool attack_flood(const struct target *t, struct report *r, double seconds, uint32_t n);

@@ -1,5 +1,6 @@
 /* Attacks on a link that is up: frames that are wrong, too many, or promise what is not there. */
 #include "attack.h"
+#include "peer/join.h"
 #include "peer/join_in.h"
 #include <stdlib.h>
 
@@ -235,6 +236,35 @@ bool attack_requests(const struct target *t, struct report *r, double seconds, u
     return unless(r, r->refused == 0, "nobody who asks that much was shown out");
 }
 
+/* The first window of the first chunk, asked for again as soon as it is there, until the peer says that it is enough. */
+bool attack_downloads(const struct target *t, struct report *r, double seconds, uint32_t n)
+{
+    static uint8_t in[CURVE_PART_MAX];
+    uint8_t want[JOIN_WANT_CHUNK_BYTES] = {JOIN_WANT_CHUNK, 1}; /* the weights, between config.json and tokenizer.json */
+    struct foe f;
+    uint64_t got = 0, asked = 0;
+    bool none = false;
+    (void)n;
+    if (!relink(&f, t, r))
+        return unless(r, true, "no link");
+    for (const double end = foe_seconds() + seconds; !none && !f.closed && foe_seconds() < end;) {
+        if (got == asked) { /* all of the last window */
+            r->sent += foe_send(&f, want, sizeof want, false);
+            asked += PEER_WINDOW_BYTES;
+        }
+        const size_t bytes = foe_recv(&f, in);
+        if (bytes == 0)
+            foe_nap();
+        else if (in[0] == JOIN_CHUNK)
+            got += bytes - JOIN_CHUNK_HEAD;
+        none = bytes > 0 && in[0] == JOIN_NONE;
+    }
+    r->tried = got;
+    r->refused = none;
+    foe_end(&f);
+    return unless(r, !none, "a stranger may download without end");
+}
+
 /* n frames of 96 machines that do not exist, in order, so that each frame is well formed. */
 bool attack_frontiers(const struct target *t, struct report *r, double seconds, uint32_t n)
 {
@@ -294,12 +324,14 @@ bool attack_garbage(const struct target *t, struct report *r, double seconds, ui
 
 /* ---- the flood ---- */
 
+enum { STUCK_S = 4 };
 struct flooder {
     struct foe f;
     struct chain chain;
     uint8_t out[65536];
     size_t out_n, out_at;
     uint64_t turn;
+    double moved; /* when it last took a byte */
 };
 
 /* A message into the buffer, encrypted: what does not go out now goes out later. */
@@ -346,20 +378,23 @@ static void flood_turn(struct flooder *w, const struct target *t, struct report 
     static uint8_t in[CURVE_PART_MAX];
     for (int i = 0; i < 32 && foe_recv(&w->f, in) > 0; i++)
         continue;
-    if (w->f.closed || w->f.bye) {
+    const bool stuck = foe_seconds() - w->moved > STUCK_S; /* held back: another key, then */
+    if (w->f.closed || w->f.bye || stuck) {
         r->refused += w->f.c.fd > 0;
         foe_end(&w->f);
         w->out_n = w->out_at = 0;
         r->links += foe_link(&w->f, t, NULL);
+        w->moved = foe_seconds();
         w->chain = (struct chain){.id = &w->f.id};
         if (w->f.bye || w->f.closed)
             return;
     }
     fill(w, t, r);
     const ssize_t sent = send(w->f.c.fd, w->out + w->out_at, w->out_n - w->out_at, MSG_NOSIGNAL);
-    if (sent > 0)
+    if (sent > 0) {
         w->out_at += (size_t)sent;
-    else if (errno != EAGAIN && errno != EINTR)
+        w->moved = foe_seconds();
+    } else if (errno != EAGAIN && errno != EINTR)
         w->f.closed = true;
     if (w->out_at == w->out_n)
         w->out_at = w->out_n = 0;
@@ -372,6 +407,8 @@ bool attack_flood(const struct target *t, struct report *r, double seconds, uint
         r->links += foe_link(&w[i].f, t, NULL);
         w[i].chain = (struct chain){.id = &w[i].f.id};
     }
+    for (uint32_t i = 0; w && i < n; i++)
+        w[i].moved = foe_seconds();
     for (const double end = foe_seconds() + seconds; w && foe_seconds() < end;)
         for (uint32_t i = 0; i < n && foe_seconds() < end; i++)
             flood_turn(&w[i], t, r);

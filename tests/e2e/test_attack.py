@@ -81,13 +81,14 @@ def test_short(folder, swarm):
     before = [own(p) for p in peers]
     slow = [Attack(s, "silent", [at], 0, 20), Attack(s, "liar", [at], 3)]
     for name, *options in (("server-key",), ("certificates",), ("early",), ("close", 0, 15), ("frames", 0, 100), ("multipart",),
-                           ("replay",), ("segments",), ("frontiers", 0, 100), ("garbage", 0, 72), ("requests", 1), ("flood", 1, 20)):
+                           ("replay",), ("segments",), ("frontiers", 0, 100), ("garbage", 0, 72), ("requests", 1), ("flood", 1, 20),
+                           ("downloads",)):
         attack(s, name, [at], *options)
     attack(s, "forks", [at, bt], 0, 9)
     for x in slow:
         x.report()
     last = harmless(peers, before)
-    at_least(last[0], handshake=3, proof=5, message=2, multipart=1, hidden_bytes=1, malformed=16, invalid=2, unfit=1,
+    at_least(last[0], handshake=3, proof=5, message=2, multipart=1, hidden_bytes=1, malformed=16, invalid=2, unfit=1, uploads=1,
              quota_dropped=1000, quota_closed=1, kept_out=1, forks=9)
     for x in last:
         at_least(x, forks=9)
@@ -164,8 +165,8 @@ def rate(p, seconds):
 
 
 def test_flood(folder, swarm):
-    """What 50 flooding connections cost: the honest peer on one core, the flood on another, with and without in turns.  A figure (it
-    should be above 0.8): only far less fails."""
+    """What 50 flooding connections cost: the honest peer on one core, the flood on another, with and without in turns; from the moment
+    that all are linked, so their first burst counts.  It folds at 0.8 of its normal rate at least (CPU time: not a matter of load)."""
     s = swarm(*LONG)
     a = s.peer("a").start(preexec=lambda: os.sched_setaffinity(0, {0}))
     at = a.address()
@@ -176,7 +177,7 @@ def test_flood(folder, swarm):
         x = Attack(s, "flood", [at], seconds + 6, 50)
         if (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(x.process.pid, {1})
-        time.sleep(4)  # to come in
+        a.wait_status("all of them", lambda s: s["agreement"]["links"] >= 50)  # the flood begins here
         loud.append(rate(a, seconds))
         sent += x.report()["sent"]
     last = a.running()
@@ -184,7 +185,7 @@ def test_flood(folder, swarm):
     print(json.dumps({"connections": 50, "folded_per_cpu_s": [round(x) for x in quiet], "flooded_per_cpu_s": [round(x) for x in loud],
                       "share": round(share, 3), "frames": sent, "memory_mb": last["memory"] >> 20,
                       "refused": {k: v for k, v in last["refused"].items() if v}}), flush=True)
-    assert last["memory"] < MEMORY_MAX and share > 0.5, (last["memory"], share)
+    assert last["memory"] < MEMORY_MAX and share >= 0.8, (last["memory"], share)
 
 
 SHORT = [test_short, test_strangers_count_for_nothing, test_a_share_is_a_bound]

@@ -828,7 +828,7 @@ static void empty_claims_wait_longer(void **state)
     few_release(&f);
 }
 
-/* Asking for much is answered at LIMIT_LINK_RATE; then not at all; then the link is closed. */
+/* Asking for much is answered at LIMIT_ANSWER_RATE; then put off; then the link is closed. */
 static void answers_are_limited(void **state)
 {
     (void)state;
@@ -845,8 +845,8 @@ static void answers_are_limited(void **state)
     const uint64_t before = f.bytes;
     for (int k = 0; k < 2000; k++)
         frame_to(&f, 0, 0, pull, sizeof pull);
-    assert_true(f.bytes - before > LIMIT_LINK_RATE);
-    assert_true(f.bytes - before < 2 * (uint64_t)LIMIT_LINK_RATE + LIMIT_PULL_BYTES);
+    assert_true(f.bytes - before > LIMIT_ANSWER_RATE);
+    assert_true(f.bytes - before < 2 * (uint64_t)(LIMIT_ANSWER_RATE + LIMIT_LINK_RATE) + LIMIT_PULL_BYTES);
     net_gossip_count(f.g[0], &c);
     assert_true(c.quota_dropped >= LIMIT_OVER);
     assert_int_equal(c.quota_closed, 1);
@@ -934,7 +934,7 @@ static void pushes_are_limited(void **state)
         (void)net_gossip_feed(f.g[0], author.id, &e);
     }
     net_gossip_count(f.g[0], &c);
-    assert_in_range(c.segments_new, 1000, 2 * LIMIT_LINK_RATE / LIMIT_PUSH_COST);
+    assert_in_range(c.segments_new, 1000, 2 * (LIMIT_LINK_RATE + LIMIT_ANSWER_RATE) / LIMIT_PUSH_COST);
     assert_int_equal(c.segments_new + c.quota_dropped, 6000);
     assert_int_equal(f.drops[0], 0); /* not now on this link: never refusal */
     few_release(&f);

@@ -103,7 +103,8 @@ static void what_waited_is_pulled_later(void **state)
     few_release(&f);
 }
 
-/* An honest neighbour that is 300 segments behind asks again and again at the limit of our rate: it is never closed. */
+/* An honest neighbour that is 45 MB behind asks again and again at the limit of our rate: it is never closed; it is told to ask later,
+ * so it blames nobody, and it has all of it as soon as the rate allows (185 s before LATER, and 136 pulls that failed). */
 static void a_joiner_is_not_closed(void **state)
 {
     (void)state;
@@ -116,12 +117,100 @@ static void a_joiner_is_not_closed(void **state)
         pushes(&f, 0, (const uint8_t[32]){m}, 1000);
     few_link(&f, 0, 1);
     uint32_t took = 0;
-    for (; took < 600 && !few_agree(&f, 0, 1); took += 5)
-        few_run(&f, 5);
+    for (; took < 600 && !few_agree(&f, 0, 1); took++)
+        few_run(&f, 1);
     net_gossip_count(f.g[0], &c);
     assert_true(few_agree(&f, 0, 1));
     assert_int_equal(c.quota_closed, 0);
     assert_true(c.quota_dropped > 0); /* the limit was reached */
+    net_gossip_count(f.g[1], &c);
+    assert_int_equal(c.pulls_failed, 0);
+    assert_in_range(took, 5, 20);
+    few_release(&f);
+}
+
+/* "Later" without end is an answer that never comes: the neighbour is to blame. */
+static void later_is_not_for_ever(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    struct net_gossip_counters c;
+    uint8_t have[1 + WIRE_ENTRY] = {WIRE_HAVE}, later[1 + 32 + 4] = {WIRE_LATER};
+    scene(&f, &r, 1);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    memset(have + 1, 7, 32);
+    memset(later + 1, 7, 32);
+    have[33] = 100;
+    memset(have + 73, 0xff, 8);
+    net_gossip_frame(f.g[0], 0, have, sizeof have, f.now);
+    for (int k = 0; k <= LIMIT_LATERS; k++) {
+        net_gossip_count(f.g[0], &c);
+        assert_int_equal(c.pulls, 1 + k);
+        assert_int_equal(c.pulls_failed, 0);
+        net_gossip_frame(f.g[0], 0, later, sizeof later, f.now);
+        few_actions(&f, 0);
+        f.now += FEW_S;
+        net_gossip_tick(f.g[0], f.now);
+    }
+    net_gossip_count(f.g[0], &c);
+    assert_int_equal(c.pulls_failed, 1);
+    assert_int_equal(c.pulls, 1 + LIMIT_LATERS);
+    assert_int_equal(f.drops[0], 0);
+    few_release(&f);
+}
+
+/* Fifty links that ask for all we hold, again and again, get no more of our time together than a few. */
+static void answers_have_one_rate(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    uint8_t pull[1 + WIRE_ENTRY + 4] = {WIRE_PULL};
+    const uint8_t author[32] = {1};
+    enum { LINKS = 50 };
+    scene(&f, &r, 1);
+    for (uint32_t i = 0; i < LINKS; i++)
+        assert_int_equal(net_gossip_link_up(f.g[0], i, few_key((uint8_t)(9 + i)).id, false, f.now), ERR_OK);
+    pushes(&f, 0, author, 1000);
+    memcpy(pull + 1, author, 32);
+    memset(pull + 73, 0xff, 12);
+    const uint64_t before = f.bytes;
+    for (int k = 0; k < 100; k++)
+        for (uint32_t i = 0; i < LINKS; i++) {
+            net_gossip_frame(f.g[0], i, pull, sizeof pull, f.now);
+            few_actions(&f, 0);
+        }
+    const uint64_t each = 2 * LIMIT_LINK_RATE + 100 * 37; /* its own, and LATER */
+    assert_in_range(f.bytes - before, LIMIT_ANSWER_RATE, 2 * LIMIT_ANSWER_RATE + LINKS * each + LIMIT_PULL_BYTES);
+    few_release(&f);
+}
+
+/* Segments of which nothing counts: all machines together get few of them checked, stored and passed on; what counts is not touched. */
+static void what_counts_for_nothing_waits(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_rules r;
+    struct net_gossip_counters c;
+    const struct net_intern intern = {NULL, few_believe, few_believe, few_forget};
+    uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+    scene(&f, &r, 1);
+    net_gossip_set_intern(f.g[0], &intern);
+    assert_int_equal(net_gossip_link_up(f.g[0], 0, few_key(9).id, false, f.now), ERR_OK);
+    for (uint32_t k = 0; k < 2000; k++) { /* the first of as many machines, every other one void */
+        struct net_segment s = {.count = 8, .lag = 8};
+        memset(s.codes, k % 2 ? -128 : 1, sizeof s.codes);
+        memcpy(push + 1, &k, 4);
+        push[32] = 1;
+        memcpy(push + 33, &k, 4);
+        f.now += FEW_S / 1000;
+        net_gossip_frame(f.g[0], 0, push, 37 + net_segment_write(push + 37, &s), f.now);
+        few_actions(&f, 0);
+    }
+    net_gossip_count(f.g[0], &c);
+    assert_in_range(c.segments_delayed, 1000 - 4 * LIMIT_IDLE_SEGMENTS - 10, 1000 - 4 * LIMIT_IDLE_SEGMENTS + 10);
+    assert_int_equal(c.segments_new + c.segments_delayed, 2000);
     few_release(&f);
 }
 
@@ -131,6 +220,9 @@ int main(void)
         cmocka_unit_test(an_author_is_slowed_down),
         cmocka_unit_test(what_waited_is_pulled_later),
         cmocka_unit_test(a_joiner_is_not_closed),
+        cmocka_unit_test(later_is_not_for_ever),
+        cmocka_unit_test(answers_have_one_rate),
+        cmocka_unit_test(what_counts_for_nothing_waits),
     };
     if (net_start() != ERR_OK)
         return 1;

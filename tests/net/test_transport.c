@@ -221,7 +221,7 @@ static void a_full_queue_says_again_and_loses_nothing(void **state)
     struct peer a, b;
     static uint8_t frame[LIMIT_FRAME_BYTES];
     pair_up(&a, &b);
-    a.ordered = true;
+    a.ordered = a.useful = true;
     uint32_t sent = 0;
     for (;; sent++) { /* a does not read */
         memcpy(frame + 1, &sent, 4);

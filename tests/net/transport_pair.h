@@ -17,7 +17,7 @@ struct peer {
     uint32_t link; /* the last that came up and is still up */
     unsigned ups, downs, frames, failures, twins, wakes;
     uint64_t bytes;
-    bool outgoing;
+    bool outgoing, useful; /* useful: every frame is what it asked for */
     uint8_t machine[32];
     char address[128], listen[128], down[160], failed[160];
     uint8_t last[LIMIT_FRAME_BYTES];
@@ -123,6 +123,8 @@ static inline void pump(struct peer *const *peers, size_t n)
             if (net_transport_poll(peers[i]->t, &e, NULL, 0, k == 0 ? 2 : 0) != ERR_OK)
                 break;
             peer_event(peers[i], &e);
+            if (e.kind == NET_FRAME && peers[i]->useful)
+                net_transport_useful(peers[i]->t, e.link);
         }
     }
 }

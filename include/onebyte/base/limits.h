@@ -24,7 +24,9 @@ enum {
     LIMIT_PULL_BYTES = 1 << 18,  /* one answer to PULL, so that a link's queue stays bounded */
     LIMIT_ASK_SEQS = 16,         /* seqs in one question of a fork search */
     LIMIT_SEARCH_QUESTIONS = 32, /* 16^6 = 2^24 segments need 6; the rest is for losses */
-    LIMIT_LINK_RATE = 4 << 20,   /* bytes a second of answers one link can make us send; burst twice that */
+    LIMIT_ANSWER_RATE = 4 << 20, /* bytes a second of answers that all links together can make us send; burst twice that .. */
+    LIMIT_LINK_RATE = 128 << 10, /* .. besides so many for each; burst twice that: one whole answer to PULL */
+    LIMIT_LATERS = 64,           /* times in a row that a neighbour may put off one question, then it is to blame */
     LIMIT_PUSH_COST = 2048,      /* of that rate, what a pushed segment is charged: a signature is 0.1 ms of our time */
     LIMIT_ADDRESSES = 256,       /* listening addresses that we may tell neighbours */
     LIMIT_ADDRESS_BYTES = 64,    /* HOST:PORT */
@@ -36,6 +38,8 @@ enum {
     LIMIT_OVER = 1000,           /* questions of one link that its rate left unanswered, then it is closed; .. */
     LIMIT_OVER_PER_S = 100,      /* .. so many a second are forgiven: an honest one has at most 32 open at a time */
     LIMIT_AUTHOR_RECORDS = 1 << 20, /* a minute of one machine, and as many at once; more waits, whoever brings it */
+    LIMIT_SEGMENT_PRICE = 64,    /* of them, what a segment costs its author at least: each takes a signature and a row on disk */
+    LIMIT_IDLE_SEGMENTS = 100,   /* a second, of all machines together, of which no record counts; burst twice that */
     LIMIT_CATCH_UP_S = 600,      /* after our start a feed of any length is taken at once */
     LIMIT_SCORE_CHECKPOINTS = 256, /* the last so many checkpoints keep their scores: at most 3 MB */
     LIMIT_SCORE_REPORTERS = 4,     /* machines per part of the eval set */
@@ -46,7 +50,7 @@ enum {
 };
 #define LIMIT_GOSSIP_BYTES ((uint64_t)1 << 32) /* segments held in memory by one machine; then as for LIMIT_FEEDS */
 _Static_assert(LIMIT_LINK_PULLS * 2 <= LIMIT_PULLS, "one link must not take every pull");
-_Static_assert(LIMIT_PULL_BYTES < LIMIT_LINK_RATE, "one answer fits the link's rate");
+_Static_assert(LIMIT_PULL_BYTES < LIMIT_ANSWER_RATE && LIMIT_PULL_BYTES <= 2 * LIMIT_LINK_RATE, "one answer fits the rates");
 /* Transport (net/transport*.c). */
 enum {
     LIMIT_DIALS = 64,                   /* addresses kept dialled */
@@ -59,19 +63,27 @@ enum {
     LIMIT_HANDSHAKE_MS = 5000,          /* for the CURVE handshake; a silent TCP client holds a descriptor this long */
     LIMIT_PING_MS = 15000,              /* of silence before we ask; keeps NAT mappings open */
     LIMIT_SILENCE_MS = 60000,           /* of silence before a link is dead */
-    LIMIT_PENALTY_MS = 60000,           /* a blamed machine is kept out */
+    LIMIT_PENALTY_MS = 60000,           /* a blamed machine is kept out; doubles .. */
+    LIMIT_PENALTY_DOUBLINGS = 6,        /* .. so often at most: an hour */
     LIMIT_LINKS_SHARE = 2,              /* one /24 or /64 gets at most this part of the links that others dial: 1/2 */
     LIMIT_PENALTIES = 256,              /* machines kept out at once; the oldest is forgiven */
     LIMIT_RETRY_MS = 200,               /* first waiting time before dialling again; doubles */
     LIMIT_RETRY_MS_MAX = 60000,         /* last waiting time */
     LIMIT_LINK_QUEUE_BYTES = 4 << 20,   /* waiting to be sent on one link, in our memory */
-    LIMIT_FRAMES_IN = 20000,            /* frames a second taken from all links together; burst twice that .. */
-    LIMIT_LINK_FRAMES_IN = 200,         /* .. besides so many from each; burst twice that */
-    LIMIT_LINK_DROPS = 2000,            /* frames beyond both that one link may send before it is closed; two quiet seconds clear it */
-    LIMIT_LINK_BYTES_IN = 64 << 20,     /* bytes a second taken from one link; burst twice that */
+    LIMIT_FRAMES_IN = 4000,             /* frames (and KiB) a second taken from all links together; burst twice that .. */
+    LIMIT_LINK_FRAMES_IN = 50,          /* .. besides so many from each; burst twice that */
+    LIMIT_LINK_DEBT = 100,              /* beyond both a link is held back, and what it had sent by then is taken; .. */
+    LIMIT_LINK_DROPS = 2000,            /* .. what is more is dropped, and a link that had so much dropped is closed */
+    LIMIT_HOLD_MS = 250,                /* held back for so long; doubles; .. */
+    LIMIT_HOLD_DOUBLINGS = 5,           /* .. so often at most: a neighbour's patience is LIMIT_SILENCE_MS */
+    LIMIT_HOLDS_LOUD = 2,               /* a link that is held back so often has its own rate only, .. */
+    LIMIT_HOLDS = 16,                   /* .. and so often is closed; forgiven after .. */
+    LIMIT_CALM_MS = 30000,              /* .. so long without */
+    LIMIT_NARROW_BYTES = 16 << 10,      /* of kernel memory for what a link sent that brought nothing yet, or was held back */
     LIMIT_HIDDEN_BYTES = LIMIT_FRAME_BYTES + (64 << 10), /* received but not delivered: one frame and one read of ZeroMQ's */
 };
 _Static_assert(LIMIT_PULL_BYTES * 8 <= LIMIT_LINK_QUEUE_BYTES, "several answers wait on one link");
+_Static_assert((LIMIT_HOLD_MS << LIMIT_HOLD_DOUBLINGS) * 4 < LIMIT_SILENCE_MS, "who is held back is not taken for dead");
 _Static_assert(LIMIT_PING_MS * 3 < LIMIT_SILENCE_MS, "a dead link was asked at least twice");
 /* Ledger and address book (net/ledger.c, net/book.c). */
 enum {

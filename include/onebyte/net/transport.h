@@ -20,8 +20,9 @@
  * Upkeep     PING when nothing was heard for LIMIT_PING_MS; dead after LIMIT_SILENCE_MS.  A lost link is dialled again for ever, after
  *            0.2 s, doubling up to a minute, times a random 0.5 to 1.
  * Floods     Each link has a small rate of frames of its own, and all of them share a large one: one neighbour may use all of it,
- *            fifty that shout get little.  Frames beyond are dropped, then the link is closed and its machine kept out for
- *            LIMIT_PENALTY_MS.  What the caller found useful (net_transport_useful) is not counted.
+ *            fifty that shout get little.  Beyond both the link is held back: the kernel takes nothing from it for a while (its TCP
+ *            sends again later), longer each time; what was on its way is taken or, if it is much, dropped; in the end the link is
+ *            closed and its machine kept out for LIMIT_PENALTY_MS, twice as long each time.  What the caller found useful (net_transport_useful) is not counted.
  *            Multipart messages do not exist here: the bytes TCP_INFO counts are compared with the bytes delivered, and a
  *            connection that hides more than one frame is shut down (notes/zeromq-and-sodium.md, trap 4).
  * Threads    one: every call from the thread that made it.   Memory  its own heap.   Clock  its own, for timers only. */
@@ -66,7 +67,7 @@ struct net_transport_options {
     const char *listen; /* HOST:PORT, NULL: dial only; port 0: any free port; "*" or "[::]": every interface */
     uint32_t links_max; /* 0: LIMIT_LINKS */
     /* 0: those of base/limits.h (LIMIT_PROBATION_MS, ...); tests shorten them.  frames_per_s: the shared rate. */
-    uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s;
+    uint32_t probation_ms, ping_ms, silence_ms, penalty_ms, retry_ms, frames_per_s, hold_ms;
     bool loopback_counts; /* tests: 127.0.0.0/24 is limited like any other network */
 };
 
@@ -79,7 +80,7 @@ const char *net_transport_listening(const struct net_transport *t); /* HOST:PORT
  * Dialling a kept address again tries it at once.  ERR_FORMAT: not an address; ERR_RANGE: LIMIT_DIALS addresses are kept. */
 NODISCARD enum err net_transport_dial(struct net_transport *t, const char *address, struct err_why *why);
 void net_transport_hang_up(struct net_transport *t, const char *address); /* ends its link too (without an event) */
-/* ERR_AGAIN: LIMIT_LINK_QUEUE_BYTES wait already; ERR_NOTFOUND: no such link; ERR_RANGE: empty, longer than LIMIT_FRAME_BYTES, or
+/* ERR_AGAIN: LIMIT_LINK_QUEUE_BYTES wait already, or the link floods us; ERR_NOTFOUND: no such link; ERR_RANGE: empty, longer than LIMIT_FRAME_BYTES, or
  * first byte reserved. */
 NODISCARD enum err net_transport_send(struct net_transport *t, uint32_t link, const uint8_t *frame, size_t n);
 /* The last frame from link brought something new: it does not count towards the rates. */
@@ -118,7 +119,7 @@ bool net_transport_dialled(const struct net_transport *t, size_t i, struct net_d
 /* What was refused, since new.  Remote garbage is only ever a number here. */
 struct net_transport_counters {
     uint64_t accepted, refused_full, handshake_failed, probation_expired, bad_proof, bad_message, multipart, hidden_bytes;
-    uint64_t rate_dropped, rate_closed, duplicates, self_dials, twins, penalised, silent;
+    uint64_t rate_held, rate_dropped, rate_closed, duplicates, self_dials, twins, penalised, silent;
 };
 void net_transport_count(const struct net_transport *t, struct net_transport_counters *out);
 
