@@ -115,13 +115,19 @@ static int32_t byte_of(const uint32_t *words, uint32_t i)
     return (int8_t)(words[i / 4] >> (i % 4 * 8));
 }
 
+/* To the other lanes. */
+static void show_fragments(const uint32_t a[4], const uint32_t b[2])
+{
+    memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
+    memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
+    emu_sync();
+}
+
 /* From the definition in PTX's manual: A's rows g and g + 8, B's column, C's two columns by lane. */
 void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
 {
     const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP, lane = emu_thread % ZO_CUDA_WARP;
-    memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
-    memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
-    emu_sync();
+    show_fragments(a, b);
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
         for (uint32_t k = 0; k < 32; k++) {
@@ -137,9 +143,7 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
 void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t type)
 {
     const uint32_t first = emu_thread / ZO_CUDA_WARP * ZO_CUDA_WARP, lane = emu_thread % ZO_CUDA_WARP;
-    memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
-    memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
-    emu_sync();
+    show_fragments(a, b);
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
         for (uint32_t k = 0; k < 16; k++) {
