@@ -1,4 +1,5 @@
 /* onebyte audit: asks the running peer to measure another machine's records again; or verifies an evidence file. */
+#include "peer/clock.h"
 #include "peer/control.h"
 #include "peer/evidence.h"
 #include "peer/flags.h"
@@ -8,7 +9,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 extern const struct peer_command peer_cmd_audit;
 
@@ -22,18 +22,11 @@ struct values {
 
 /* ---- asking ---- */
 
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static enum err ask(const struct values *v, json_t **result, struct err_why *why)
 {
     struct peer_home home;
     json_t *reply = NULL;
-    const double until = now_s() + v->wait;
+    const double until = peer_now_s() + v->wait;
     TRY(peer_home_open(&home, v->common.home, false, why));
     if (!peer_home_running(&home))
         return err_set(why, ERR_NOTFOUND, "no peer runs in %s: an audit asks the record's author over the network, so start it first", home.dir);
@@ -43,7 +36,7 @@ static enum err ask(const struct values *v, json_t **result, struct err_why *why
         TRY(peer_control_call(home.dir, json_pack("{s:s}", "op", "audited"), 10000, &reply, why));
         if (!json_is_true(json_object_get(reply, "busy")))
             break;
-        if (now_s() > until) {
+        if (peer_now_s() > until) {
             json_decref(reply);
             return err_set(why, ERR_AGAIN, "not done after %g s (the peer goes on: onebyte status shows it)", v->wait);
         }

@@ -2,6 +2,7 @@
  *
  * Four peers start together, a fifth joins late, one is killed with SIGKILL and restarted.  At the end every peer must hold
  * the same parameters bit for bit, and the model must have learned the task: held-out accuracy from chance to 85 %. */
+#include "peer/clock.h"
 #include "peer/demo/embed.h"
 #include "peer/demo_swarm.h"
 #include "peer/json_out.h"
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { VICTIM = 2, START_S = 60, POLL_MS = 250 };
@@ -55,13 +55,6 @@ static void defaults(void *values)
     v->lr = 0.0015; /* why so small: peer/demo/make_demo.py */
     v->eps = 0.01;
     v->max_s = 170;
-}
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void rest(void)
@@ -178,7 +171,7 @@ static enum err start_peer(struct demo *d, size_t i, struct err_why *why)
 /* The first peer's address, once it listens. */
 static enum err wait_seed(struct demo *d, struct err_why *why)
 {
-    for (const double until = now_s() + START_S; now_s() < until && !interrupted;) {
+    for (const double until = peer_now_s() + START_S; peer_now_s() < until && !interrupted;) {
         json_t *s = demo_peer_status(&d->peers[0]);
         const char *listen = json_string_value(json_object_get(s, "listen"));
         if (listen)
@@ -214,7 +207,7 @@ static void progress(struct demo *d)
         bar[width] = 0;
         printf("%s  [%s] step %" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT "  %zu peers  %" JSON_INTEGER_FORMAT
                " gradients  loss %.3f  %.0f s%s", d->tty ? "\r\033[K" : "", bar, d->step, d->steps, alive,
-               integer(json_object_get(s, "records"), "folded"), number(s, "loss"), now_s() - d->began, d->tty ? "" : "\n");
+               integer(json_object_get(s, "records"), "folded"), number(s, "loss"), peer_now_s() - d->began, d->tty ? "" : "\n");
         fflush(stdout);
     }
     json_decref(s);
@@ -231,9 +224,9 @@ static enum err events(struct demo *d, struct err_why *why)
         say(d, "  x one peer is killed with SIGKILL");
         demo_peer_kill(&d->peers[VICTIM]);
         d->killed = true;
-        d->killed_at = now_s();
+        d->killed_at = peer_now_s();
     }
-    if (d->killed && !d->restarted && (done >= restart_at || now_s() - d->killed_at > 2)) {
+    if (d->killed && !d->restarted && (done >= restart_at || peer_now_s() - d->killed_at > 2)) {
         say(d, "  + and started again: it goes on from its ledger");
         TRY(start_peer(d, VICTIM, why));
         d->restarted = true;
@@ -257,11 +250,11 @@ static enum err run_swarm(struct demo *d, struct err_why *why)
             return ERR_OK;
         if (interrupted)
             return err_set(why, ERR_CANCELLED, "interrupted");
-        if (now_s() - d->began > (double)d->v->max_s)
+        if (peer_now_s() - d->began > (double)d->v->max_s)
             return err_set(why, ERR_AGAIN, "not finished after %" PRIu64 " s; the peers' logs are in %s", d->v->max_s, d->dir);
-        if (now_s() - shown >= (d->tty ? 0 : 5) || d->step == 0 || !d->restarted) {
+        if (peer_now_s() - shown >= (d->tty ? 0 : 5) || d->step == 0 || !d->restarted) {
             progress(d);
-            shown = now_s();
+            shown = peer_now_s();
         }
         TRY(events(d, why));
         rest();
@@ -362,7 +355,7 @@ static enum err play(struct demo *d, struct err_why *why)
     for (size_t i = 1; i + 1 < d->n; i++)
         TRY(start_peer(d, i, why));
     TRY(run_swarm(d, why));
-    d->seconds = now_s() - d->began;
+    d->seconds = peer_now_s() - d->began;
     for (size_t i = 0; i < d->n; i++)
         d->last[i] = demo_peer_last(&d->peers[i]);
     return evaluate(d, d->peers[0].home, &d->after, why);
@@ -394,7 +387,7 @@ static int run(void *values, const char *const *args, size_t n_args)
         return PEER_EXIT_FAILED;
     d->v = v;
     d->n = (size_t)v->peers;
-    d->began = now_s();
+    d->began = peer_now_s();
     d->tty = isatty(STDOUT_FILENO) && !v->common.json;
     struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL);

@@ -1,3 +1,4 @@
+#include "peer/clock.h"
 #include "peer/compute.h"
 #include "peer/compute_eval.h"
 #include "peer/audit.h"
@@ -13,7 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     FOLDS_PER_CALL = 256,   /* segments folded at once */
@@ -91,13 +91,6 @@ struct peer_compute {
     struct peer_msg_fatal *fatal;
 };
 
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void rate_add(struct rate *r, double n, double now)
 {
     r->count += n;
@@ -165,7 +158,7 @@ static void digest_verify(struct peer_compute *c)
     c->digest_known = true;
     c->headroom = headroom;
     memset(c->moved, 0, sizeof c->moved);
-    c->verified_at = now_s();
+    c->verified_at = peer_now_s();
 }
 
 static void digest_account(struct peer_compute *c, const struct zo_fold *f)
@@ -245,14 +238,14 @@ static void fold_ready(struct peer_compute *c)
     for (size_t i = 0; i < c->n_pending; i++)
         c->pending[i] = c->pending[i + c->n_ready];
     c->n_ready = 0;
-    rate_add(&c->folded, (double)(c->folds.records > before ? c->folds.records - before : 0), now_s());
+    rate_add(&c->folded, (double)(c->folds.records > before ? c->folds.records - before : 0), peer_now_s());
 
     uint8_t *frontier = realloc(c->frontier, c->mark->n_frontier + 1);
     ENSURE(frontier != NULL);
     c->frontier = frontier;
     c->n_frontier = c->mark->n_frontier;
     memcpy(c->frontier, c->mark->frontier, c->n_frontier);
-    if (!c->digest_known || is_small(c) || now_s() - c->verified_at > verify_every_s)
+    if (!c->digest_known || is_small(c) || peer_now_s() - c->verified_at > verify_every_s)
         digest_verify(c);
 }
 
@@ -308,7 +301,7 @@ static bool snapshot_proved(struct peer_compute *c, const struct peer_msg_prove 
 /* No mark yet: the state is the base, and everything pending belongs to the snapshot. */
 static void prove(struct peer_compute *c, struct peer_msg_prove *m)
 {
-    const double began = now_s();
+    const double began = peer_now_s();
     uint64_t records = 0;
     ENSURE(!c->mark && c->folds.records == 0 && m->snapshot.state_bytes == zo_state_bytes(c->o.engine->state));
     const bool ok = snapshot_proved(c, m, &records);
@@ -318,7 +311,7 @@ static void prove(struct peer_compute *c, struct peer_msg_prove *m)
             peer_msg_free(c->pending[i]);
         c->n_pending = 0;
         c->folds.records = records;
-        peer_log(PEER_INFO, "snapshot", "proved=yes records=%" PRIu64 " s=%.3f", records, now_s() - began);
+        peer_log(PEER_INFO, "snapshot", "proved=yes records=%" PRIu64 " s=%.3f", records, peer_now_s() - began);
     } else {
         (void)remove(m->path);
         peer_log(PEER_WARN, "snapshot", "proved=no reason=\"its parameters are not what the records make: folding from the base\"");
@@ -434,7 +427,7 @@ static void why_not(const struct peer_compute *c, char *out, size_t n)
 static void segment_begin(struct peer_compute *c)
 {
     peer_binding(c->binding, c->digest, c->frontier, c->n_frontier);
-    c->segment_began = now_s();
+    c->segment_began = peer_now_s();
     c->segment_step = c->mark->step;
     c->segment_total_prev = c->mark->total_prev;
     c->n_g = 0;
@@ -501,7 +494,7 @@ static void measure(struct peer_compute *c)
     }
     for (size_t i = 0; i < groups; i++)
         peer_group_passes(c->passes + i * per, c->rules, c->o.data, c->key, c->next_seq + c->n_g + i * k);
-    const double began = now_s();
+    const double began = peer_now_s();
     const enum err err = peer_engine_losses(e, c->passes, groups * per, c->losses);
     if (err == ERR_NOMEM && c->batch > 1) {
         c->batch /= 2;
@@ -515,7 +508,7 @@ static void measure(struct peer_compute *c)
     }
     for (size_t i = 0; i < groups; i++)
         group_take(c, c->losses + i * per);
-    const double now = now_s();
+    const double now = peer_now_s();
     c->n_measured += groups * k;
     rate_add(&c->measured, (double)(groups * k), now);
     if (groups == c->batch)
@@ -571,7 +564,7 @@ static double window_mean(const struct peer_compute *c)
 static void figures_send(struct peer_compute *c)
 {
     const bool asked = c->asked && !c->eval.away; /* of another state then: answered when it is back */
-    const double now = now_s();
+    const double now = peer_now_s();
     if (!asked && now - c->figures_at < figures_every_s)
         return;
     if (asked)
@@ -733,7 +726,7 @@ static bool turn(struct peer_compute *c)
 
 static bool segment_full(const struct peer_compute *c)
 {
-    return c->n_g + c->rules->k > segment_room(c) || (c->n_g > 0 && now_s() - c->segment_began >= c->o.seal_s);
+    return c->n_g + c->rules->k > segment_room(c) || (c->n_g > 0 && peer_now_s() - c->segment_began >= c->o.seal_s);
 }
 
 /* Everything that has come, unless folding must catch up first. */

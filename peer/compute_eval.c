@@ -1,19 +1,12 @@
+#include "peer/clock.h"
 #include "peer/compute_eval.h"
 #include "peer/device.h"
 #include <math.h>
 #include <onebyte/net/score.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { FOLDS_PER_CALL = 256, EXAMPLES_PER_THREAD = 4 };
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void peer_msg_eval_free(struct peer_msg_eval *m)
 {
@@ -114,7 +107,7 @@ enum err peer_evaluation_begin(struct peer_evaluation *v, struct peer_engine *e)
     a->number = v->msg->number;
     a->part = v->msg->part;
     a->step = v->msg->step;
-    v->began = now_s();
+    v->began = peer_now_s();
     v->next = v->end = 0;
     a->code = open_data(v, e, &a->why);
     if (a->code == ERR_OK && (a->code = room(v, e)) != ERR_OK)
@@ -162,7 +155,7 @@ enum err peer_evaluation_turn(struct peer_evaluation *v, struct peer_engine *e, 
         if (a->code == ERR_OK && v->next < v->end)
             return ERR_OK;
     }
-    a->seconds = now_s() - v->began;
+    a->seconds = peer_now_s() - v->began;
     v->answer = NULL;
     *answer = a;
     return peer_evaluation_back(v, e);

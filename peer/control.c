@@ -1,3 +1,4 @@
+#include "peer/clock.h"
 #include "peer/control.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +8,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 struct client {
@@ -180,13 +180,6 @@ void peer_control_reply(struct peer_control *c, uint64_t client, json_t *reply)
 
 /* ---- client ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int dial(const char *dir)
 {
     struct sockaddr_un a;
@@ -206,7 +199,7 @@ static int dial(const char *dir)
 /* One line from fd, without its newline; malloc'd. */
 static enum err read_line(int fd, int timeout_ms, char **line)
 {
-    const int64_t until = now_ms() + timeout_ms;
+    const int64_t until = peer_now_ms() + timeout_ms;
     size_t n = 0, room = 0;
     char *text = NULL;
     for (;;) {
@@ -217,7 +210,7 @@ static enum err read_line(int fd, int timeout_ms, char **line)
                 break;
             text = more;
         }
-        const int64_t left = until - now_ms();
+        const int64_t left = until - peer_now_ms();
         struct pollfd p = {.fd = fd, .events = POLLIN};
         const int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
         if (ready == 0) {

@@ -1,4 +1,5 @@
 /* The joiner's side: manifest and base model from peers, checked piece by piece. */
+#include "peer/clock.h"
 #include "peer/join.h"
 #include "peer/join_in.h"
 #include "peer/log.h"
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { DONORS = 8, PATH_BYTES = PEER_PATH_BYTES + 280 };
@@ -50,13 +50,6 @@ struct join {
     bool have;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static struct donor *donor_of(struct join *j, uint32_t link)
 {
     for (size_t i = 0; i < DONORS; i++)
@@ -89,7 +82,7 @@ static void want_manifest(struct join *j, struct donor *d)
 {
     uint8_t frame[JOIN_WANT_MANIFEST_BYTES] = {JOIN_WANT_MANIFEST};
     bytes_put_le(frame + 1, j->text_got, 4);
-    d->heard_ms = now_ms();
+    d->heard_ms = peer_now_ms();
     if (net_transport_send(j->t, d->link, frame, sizeof frame) != ERR_OK)
         d->heard_ms = 0; /* asked again at once */
 }
@@ -142,7 +135,7 @@ static void want_window(struct join *j, struct donor *d)
     bytes_put_le(frame + 3, p->chunk, 4);
     bytes_put_le(frame + 7, d->got, 4);
     d->asked_to = d->got + PEER_WINDOW_BYTES;
-    d->heard_ms = now_ms();
+    d->heard_ms = peer_now_ms();
     if (net_transport_send(j->t, d->link, frame, sizeof frame) != ERR_OK)
         d->heard_ms = 0;
 }
@@ -157,7 +150,7 @@ static void next_piece(struct join *j, struct donor *d)
             j->pieces[i].state = 1;
             d->piece = i;
             d->got = 0;
-            d->asked_ms = now_ms();
+            d->asked_ms = peer_now_ms();
             want_window(j, d);
             return;
         }
@@ -206,7 +199,7 @@ static void take_chunk(struct join *j, struct donor *d, const uint8_t *f, size_t
         return; /* of an older question */
     memcpy(d->buf + d->got, f + JOIN_CHUNK_HEAD, len);
     d->got += len;
-    d->heard_ms = now_ms();
+    d->heard_ms = peer_now_ms();
     if (d->asked_ms)
         d->took_ms = d->heard_ms - d->asked_ms;
     d->asked_ms = 0;
@@ -260,7 +253,7 @@ static void event(struct join *j, const struct net_event *e)
 
 static void report(struct join *j)
 {
-    const int64_t now = now_ms();
+    const int64_t now = peer_now_ms();
     if (!j->m || now - j->reported_ms < report_ms)
         return;
     j->reported_ms = now;
@@ -278,7 +271,7 @@ static void report(struct join *j)
 static enum err loop(struct join *j, struct err_why *why)
 {
     struct net_event e;
-    j->began_ms = j->reported_ms = now_ms();
+    j->began_ms = j->reported_ms = peer_now_ms();
     while (j->m ? j->n_done < j->n_pieces : !j->have) {
         const enum err err = net_transport_poll(j->t, &e, NULL, 0, 200);
         if (err == ERR_OK)
@@ -287,7 +280,7 @@ static enum err loop(struct join *j, struct err_why *why)
             return err_set(why, err, "the network stopped: %s", err_str(err));
         for (size_t i = 0; i < DONORS; i++) {
             struct donor *d = &j->donors[i];
-            const int64_t now = now_ms();
+            const int64_t now = peer_now_ms();
             if (!d->link || now - d->heard_ms <= patience_ms + 2 * d->took_ms)
                 continue;
             if (d->asked_ms)

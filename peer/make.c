@@ -419,16 +419,17 @@ static void explain_rates(struct peer_made *made, const struct zo_rules *r, cons
 
 static void explain(struct peer_made *made, const struct zo_rules *r, const struct peer_make *s, const struct peer_make *k)
 {
-    const char *given = "given";
+    const char *given = "given", *paper = s->preset ? "as --preset paper says" : NULL;
     explain_rates(made, r, s, k);
     because(made, "schedule", "%s: %s", s->schedule,
-            k->schedule ? given : "the last steps are small, and what the walk left behind averages out");
+            k->schedule ? given : paper ? paper : "the last steps are small, and what the walk left behind averages out");
     because(made, "steps", "%" PRIu64 ": %s", r->steps, k->steps ? given : "64,000 records in all");
     because(made, "n0", "%" PRIu64 ": %s", r->n0,
-            k->n0 ? given : "so many records in flight add up, more are averaged; 8 peers and more help in full");
-    because(made, "segment-max", "%" PRIu64 ": %s", s->segment_max, k->segment_max ? given : "an eighth of n0, so that peers don't damp each other");
+            k->n0 ? given : paper ? paper : "so many records in flight add up, more are averaged: eight peers are seven times as fast as one");
+    because(made, "segment-max", "%" PRIu64 ": %s", s->segment_max,
+            k->segment_max ? given : "an eighth of n0, but 64 to 256: eight peers' segments add up before they damp each other");
     because(made, "direction", "%s: %s", s->direction,
-            k->direction ? given : "learns as dense ones do at 22.7M parameters, at half the time");
+            k->direction ? given : paper ? paper : "learns as dense ones do at 22.7M parameters, at half the time");
     because(made, "integers", "%" PRIu64 " units: a record's smallest step at the peak; 16 are wanted", made->coef_min);
 }
 
@@ -447,9 +448,9 @@ static enum err look(struct zo_rules *r, struct peer_make *s, const struct peer_
     zo_dataset_free(d);
     if (e == ERR_OK && k->lr < 0 && made->probe.noise <= 0)
         note(made,
-             "a forward pass takes %.2g s here, too slow to measure how large a step the model bears: lr is what models "
-             "usually bear; give --lr, or run init on a faster machine",
-             made->probe.pass_s);
+             "%s to measure how large a step the model bears: lr is what models usually bear; give --lr, or run init on a "
+             "larger machine",
+             made->probe.pass_s > 0 ? "forward passes are too slow here" : "too little memory here");
     if (e == ERR_OK)
         e = set_rates(r, s, k, engine->model, &made->probe, made, why);
     if (e == ERR_OK)

@@ -1,9 +1,9 @@
 #include "peer/probe.h"
+#include "peer/clock.h"
 #include <math.h>
 #include <onebyte/zo/codec.h>
 #include <onebyte/zo/philox.h>
 #include <string.h>
-#include <time.h>
 
 /* RECORDS: enough for a walk's entries to be near normal. */
 enum { WALKS = 8, WALKS_MIN = 2, EXAMPLES = 16, EXAMPLES_MIN = 8, RECORDS = 64, SHAKES = 6, KEY = 0x70726f62 };
@@ -18,13 +18,6 @@ struct probe {
     size_t n;
     uint32_t walks;
 };
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static enum err losses(struct probe *p, double *out)
 {
@@ -85,29 +78,34 @@ static enum err shake(struct probe *p, double length, double *cost)
     return ERR_OK;
 }
 
-/* Where to look next: costs grow with the square of the length where they are small. */
-static double next(double at, double cost, double low, double high)
+struct tried {
+    double length, cost; /* length 0: not yet */
+};
+
+/* Where to look next: by the square of the length, as small costs grow; between two by a straight line in logarithms. */
+static double next(const struct tried *last, const struct tried *low, const struct tried *high)
 {
-    if (low > 0 && high > 0)
-        return sqrt(low * high);
-    const double by = cost > 0 && isfinite(cost) ? sqrt(PEER_PROBE_NATS / cost) : low > 0 ? 4 : 0.25;
-    return at * fmax(0.125, fmin(8, by));
+    const double want = PEER_PROBE_NATS;
+    if (low->length > 0 && high->length > 0) {
+        const double part = low->cost > 0 && isfinite(high->cost) ? log(want / low->cost) / log(high->cost / low->cost) : 0.5;
+        return low->length * pow(high->length / low->length, part);
+    }
+    const double by = last->cost > 0 && isfinite(last->cost) ? sqrt(want / last->cost) : low->length > 0 ? 4 : 0.25;
+    return last->length * fmax(0.125, fmin(8, by));
 }
 
 static enum err search(struct probe *p, double *length)
 {
-    double low = 0, high = 0, cost = 0, at = length_start;
-    for (int i = 0; i < SHAKES && at >= length_min && at <= length_max; i++) {
-        TRY(shake(p, at, &cost));
-        *length = at;
-        if (fabs(cost / PEER_PROBE_NATS - 1) < near)
+    struct tried low = {0}, high = {0}, now = {.length = length_start};
+    for (int i = 0; i < SHAKES && now.length >= length_min && now.length <= length_max; i++) {
+        TRY(shake(p, now.length, &now.cost));
+        *length = now.length;
+        if (fabs(now.cost / PEER_PROBE_NATS - 1) < near)
             return ERR_OK;
-        if (cost < PEER_PROBE_NATS)
-            low = at;
-        else
-            high = at;
-        at = next(at, cost, low, high);
+        *(now.cost < PEER_PROBE_NATS ? &low : &high) = now;
+        now.length = next(&now, &low, &high);
     }
+    *length = fmax(length_min, fmin(length_max, now.length)); /* never tried, but better than the last one */
     return ERR_OK;
 }
 
@@ -155,9 +153,9 @@ static bool afford(struct probe *p, double pass_s, double limit_s)
 static enum err measure(struct peer_probe *out, struct probe *p, double limit_s, struct err_why *why)
 {
     TRY(losses(p, p->base)); /* the first pass also makes buffers */
-    const double began = now_s();
+    const double began = peer_now_s();
     TRY(losses(p, p->base));
-    out->pass_s = (now_s() - began) / (double)p->n;
+    out->pass_s = (peer_now_s() - began) / (double)p->n;
     for (size_t i = 0; i < p->n; i++)
         if (!isfinite(p->base[i]))
             return peer_engine_nonfinite(p->e, why);
@@ -167,13 +165,22 @@ static enum err measure(struct peer_probe *out, struct probe *p, double limit_s,
     return gradients(p, out);
 }
 
+static bool fits_in_memory(const struct zo_rules *r)
+{
+    const uint64_t have = peer_memory_available();
+    uint64_t bytes = 0;
+    for (uint32_t t = 0; t < r->n_tensors; t++)
+        bytes += zo_tensor_elements(&r->tensors[t]) * (r->tensors[t].bits / 8);
+    return have == 0 || bytes < have; /* an overcommitting kernel hands it out all the same */
+}
+
 enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct zo_rules *rules, const struct zo_dataset *d,
                     double limit_s, struct err_why *why)
 {
     static const uint32_t digest_key[2] = {0};
     struct probe p = {.e = e, .rules = *rules, .walks = WALKS};
     struct peer_probe got = {0};
-    const double began = now_s();
+    const double began = peer_now_s();
     const uint64_t size = zo_dataset_size(d);
     ENSURE(e->state == NULL && size > 0);
     p.rules.n_knots = 1;
@@ -181,10 +188,10 @@ enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct 
     p.n = size < EXAMPLES ? (size_t)size : EXAMPLES;
     for (size_t i = 0; i < p.n; i++) /* from all of the file: many are sorted */
         p.examples[i] = zo_dataset_get(d, size * i / p.n);
-    enum err code = zo_state_new(&e->state, &p.rules, digest_key);
-    if (code != ERR_OK)
-        return err_set(why, code, "not enough memory for the parameters of the model");
-    code = zo_model_load_state(e->model, e->state, e->pool, why);
+    *out = got;
+    if (!fits_in_memory(rules) || zo_state_new(&e->state, &p.rules, digest_key) != ERR_OK)
+        return ERR_OK; /* a run's owner need not be one of its peers */
+    enum err code = zo_model_load_state(e->model, e->state, e->pool, why);
     if (code == ERR_OK)
         code = zo_model_bind(e->model, e->state, ZO_MEMORY_LEAN, why);
     if (code == ERR_OK) {
@@ -197,7 +204,7 @@ enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct 
     zo_state_free(e->state);
     e->state = NULL;
     got.passes = p.passes;
-    got.seconds = now_s() - began;
+    got.seconds = peer_now_s() - began;
     if (code == ERR_OK)
         *out = got;
     return code;

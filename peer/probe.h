@@ -28,7 +28,7 @@ struct peer_probe {
 /* Walks from m0 of e's model under rules (directions, eps, tensors and their scales; its knots are not looked at) and back.
  * e was opened without a manifest and is left with the checkpoint's own values.  limit_s: what the passes may take, about; for
  * it fewer are made, and where 200 would still take longer, noise stays 0 and pass_s says why.
- * ERR_NONFINITE: the base model's losses are no numbers.  ERR_NOMEM: no room for the parameters. */
+ * So it does, with pass_s 0, where memory for the parameters lacks.  ERR_NONFINITE: the base model's losses are no numbers. */
 NODISCARD enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct zo_rules *rules,
                               const struct zo_dataset *d, double limit_s, struct err_why *why);
 #endif

@@ -236,6 +236,9 @@ def test_init_measures_and_explains(d):
     assert "measured" in long["why"]["lr"] and str(long["lr"]) in long["why"]["lr"], long
     assert given["lr"] == 0.01 and given["why"]["lr"].endswith("given"), given
     assert "why" not in make_run(d, "--n0", 32)
+    paper = make_run(d, "--explain", "--preset", "paper", "--schedule", "cosine")["why"]
+    assert [paper[k] for k in ("direction", "n0", "schedule")] == \
+        ["gaussian: as --preset paper says", "64: as --preset paper says", "cosine: given"], paper
     text = good("init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--out", f"{d}/x.json", "--explain")
     assert re.search(r"^lr +[0-9.]+, that is .*measured: \d+ passes", text, re.M), text
     write(f"{d}/one.jsonl", b'{"text": "mara ran ."}\n')
