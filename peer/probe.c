@@ -194,18 +194,14 @@ enum err peer_probe(struct peer_probe *out, struct peer_engine *e, const struct 
     enum err code = zo_model_load_state(e->model, e->state, e->pool, why);
     if (code == ERR_OK)
         code = zo_model_bind(e->model, e->state, ZO_MEMORY_LEAN, why);
-    if (code == ERR_OK) {
+    if (code == ERR_OK)
         code = measure(&got, &p, limit_s, why);
-        if (code != ERR_OK && code != ERR_NONFINITE)
-            (void)err_set(why, code, "measuring the model failed: %s", err_str(code));
-    }
-    if (zo_model_bind(e->model, NULL, ZO_MEMORY_LEAN, why) != ERR_OK && code == ERR_OK)
-        code = ERR_NOMEM;
+    const enum err plain = zo_model_bind(e->model, NULL, ZO_MEMORY_LEAN, why);
     zo_state_free(e->state);
     e->state = NULL;
     got.passes = p.passes;
     got.seconds = peer_now_s() - began;
     if (code == ERR_OK)
         *out = got;
-    return code;
+    return plain != ERR_OK ? plain : code == ERR_NOMEM ? ERR_OK : code;
 }
