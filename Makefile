@@ -196,8 +196,10 @@ cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-
 build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined
 FUZZ_REPLAY := build/asan/tests/fuzz/replay
-.PHONY: fuzz fuzz-build
-fuzz: ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
+.PHONY: fuzz fuzz-build deps-fuzz
+deps-fuzz: ## installs clang with libFuzzer and the sanitizers
+	@dpkg -s clang llvm libclang-rt-dev >/dev/null 2>&1 || { $(call apt,clang llvm libclang-rt-dev); }
+fuzz: need-deps deps-fuzz ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
 	@$(MAKE) --no-print-directory -j2 CC=clang MODE=fuzz fuzz-build
 	@sh tests/fuzz/run.sh $(T) $(F)
 fuzz-build: $(foreach f,canary $(F),$(B)/tests/fuzz/fuzz_$(f))
