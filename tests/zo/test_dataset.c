@@ -260,6 +260,7 @@ static void bad_lines_are_named(void **state)
         {"{\"prompt\":\"a\",\"completion\":\"b\",\"choices\":[\"a\",\"b\"],\"label\":0}", "either"},
         {"{\"prompt\":\"a\",\"completion\":\"\"}", "\"completion\" is empty"},
         {"{\"prompt\":\"a\",\"completion\":7}", "\"completion\" is not a string"},
+        {"{\"prompt\":\"a\",\"completion\":[\"b\"]}", "\"completion\" is not a string"},
         {"{\"prompt\":\"a\",\"choices\":\"b\",\"label\":0}", "\"choices\""},
         {"{\"prompt\":\"a\",\"choices\":[\"b\"],\"label\":0}", "\"choices\""},
         {"{\"prompt\":\"a\",\"choices\":[\"b\",\"\"],\"label\":0}", "choice 1 is empty"},

@@ -236,6 +236,8 @@ static enum err read_prompt(const struct reader *r, struct zo_example *x, const 
         return err_set(r->why, ERR_FORMAT, "\"prompt\" is not a string");
     if (!completion == !choices)
         return err_set(r->why, ERR_FORMAT, "\"prompt\" needs either \"completion\" or \"choices\"");
+    if (completion && !json_is_string(completion))
+        return err_set(r->why, ERR_FORMAT, "\"completion\" is not a string");
     if (completion)
         return read_completions(r, x, prompt, completion, 1, -1);
     if (!json_is_array(choices) || json_array_size(choices) < 2 || json_array_size(choices) > CHOICES_MAX)
