@@ -177,7 +177,7 @@ static void panel(FILE *out, const struct peer_plot *p, int i)
     }
     if (i > 1)
         lo = 0; /* amounts start at zero; a loss need not */
-    if (i == 3)
+    if (i == 4)
         hi = fmax(hi, 3.5); /* peers are whole: so are the marks */
     if (hi - lo < 1e-9 * fmax(fabs(hi), 1e-3))
         hi = lo + fmax(fabs(lo), 1);

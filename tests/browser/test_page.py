@@ -47,7 +47,7 @@ def test_page(folder, swarm):
             b.look(width, height, dark)
             b.open(f"http://127.0.0.1:{port}/")
             b.until("document.getElementById('state').textContent === 'Contributing.' && document.querySelectorAll('#peers tr').length === 2")
-            b.until("document.getElementById('p1').getAttribute('points')?.includes(' ')")
+            b.until("document.getElementById('p1').getAttribute('points')?.split(' ').length > 2")
             name = f"page {width} {'dark' if dark else 'light'}"
             b.shot(f"{OUT}/{name.replace(' ', '-')}.png")
             assert b.js("document.documentElement.scrollWidth <= innerWidth"), f"{name}: scrolls sideways"
@@ -56,6 +56,7 @@ def test_page(folder, swarm):
             assert b.js("document.getElementById('name').textContent") == "a run with a <b>name</b>", name
             shown = b.js("document.body.innerText")
             assert a.running()["machine_id"][:8] in shown and "127.0.0.1:1" in shown and "nothing answers there" in shown, shown
+        assert b.js("draw([[0, 1, 2, 3, 4]]); document.getElementById('p2').isPointInStroke(new DOMPoint(0, 96))"), "one sample alone is not seen"
         title = b.js("document.title")
         b.until(f"document.title !== {title!r}")  # live: the step moves
         good("pause", "1h", "--home", a.home)

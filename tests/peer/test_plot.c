@@ -88,6 +88,9 @@ static void names_are_escaped(void **state)
     assert_int_equal(times(text, "<polyline "), 4);
     assert_int_equal(times(text, "nothing known"), 1); /* of an eval set */
     assert_non_null(strstr(text, "640 gradients in 1680 bytes"));
+    const char *peers = strstr(text, "peers that contributed");
+    assert_non_null(peers);
+    assert_null(strstr(peers, ">0.")); /* they are whole: so are the marks */
     free(text);
 }
 
