@@ -190,6 +190,8 @@ enum err peer_plot_write(const struct peer_plot *p, const char *name, FILE *out)
 {
     const int height = TOP + PANELS * (PANEL + GAP);
     uint64_t records = 0, bytes = 0;
+    if (!name[0])
+        name = "onebyte"; /* as the page calls a run without a name */
     for (size_t i = 0; i < n_bins(p); i++) {
         records += p->bins[i].records;
         bytes += p->bins[i].bytes;
