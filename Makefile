@@ -273,7 +273,8 @@ libonebyte: $(call obj,$(ZO) $(NET) $(PEER))
 deb: all ## build/onebyte_VERSION_ARCH.deb
 	@BINARY=$(BIN) sh peer/dist/deb.sh
 .PHONY: lint-deb test-browser test-systemd test-readme
-lint-deb: need-lint-deb build/tools/promtool ## lintian on the package, promtool on the metrics, systemd-analyze on the units, each shell on its completions
+lint-deb: need-lint-deb ## the package, the metrics, the units, the shells, the library, as others' tools see them
+	@$(MAKE) --no-print-directory lib build/tools/promtool
 	@PATH="$(CURDIR)/build/tools:$$PATH" python3 tests/run.py tests/e2e/test_package.py
 test-browser: need-test-browser ## page and plot in a real browser (chromium); pictures in build/browser
 	@python3 tests/run.py tests/browser/test_page.py
