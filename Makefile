@@ -171,6 +171,7 @@ DEBS_test-netns := iproute2 nftables
 DEBS_test-browser := chromium
 DEBS_test-systemd := systemd
 DEBS_test-readme := iproute2
+DEBS_fuzz := clang libclang-rt-dev llvm
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 apt_get = env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -q && apt-get install -q -y --no-install-recommends --no-upgrade $(1)"
 need = dpkg -s $(1) >/dev/null 2>&1 || { for i in 1 2 3; do $(SUDO) $(call apt_get,$(1)) && exit 0; sleep 10; done; \
@@ -214,7 +215,7 @@ build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, an
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined
 FUZZ_REPLAY := build/asan/tests/fuzz/replay
 .PHONY: fuzz fuzz-build
-fuzz: ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
+fuzz: need-fuzz ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
 	@$(MAKE) --no-print-directory -j2 CC=clang MODE=fuzz fuzz-build
 	@sh tests/fuzz/run.sh $(T) $(F)
 fuzz-build: $(foreach f,canary $(F),$(B)/tests/fuzz/fuzz_$(f))
