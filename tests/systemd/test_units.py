@@ -119,23 +119,28 @@ def test_user_unit(folder, swarm):
 
 
 def test_system_unit(folder, swarm):
-    """Made as its head says.  The peer has no right and no file but its own, comes back when killed, and as another user finds its home."""
+    """Made as its head says.  The peer has no right and no file but its own, comes back when killed, and as another user finds its
+    home; a second one joins it by invite, with its data alone."""
     m, s = Manager(folder, "system"), swarm()
     unit, place = "onebyte@trial", "/var/lib/onebyte/trial"
-    os.makedirs(place)
-    for file in (s.manifest, f"{s.manifest}.sig", f"{DEMO}/train.jsonl"):
+
+    def configure(name, text):
+        os.makedirs("/etc/onebyte", exist_ok=True)
+        os.makedirs(f"/var/lib/onebyte/{name}")
+        shutil.copy(f"{DEMO}/train.jsonl", f"/var/lib/onebyte/{name}")
+        with open(f"/etc/onebyte/{name}.conf", "w") as f:
+            f.write(text)
+    configure("trial", "OPTIONS=--model model --data train.jsonl --listen 127.0.0.1:0 --metrics 0 --max-memory 500 --nice 12 --threads 1\n")
+    for file in (s.manifest, f"{s.manifest}.sig"):
         shutil.copy(file, place)
     shutil.copytree(f"{DEMO}/model", f"{place}/model")
-    os.makedirs("/etc/onebyte")
-    with open("/etc/onebyte/trial.conf", "w") as f:
-        f.write("OPTIONS=--model model --data train.jsonl --listen 127.0.0.1:0 --metrics 0 --max-memory 500 --nice 12 --threads 1\n")
 
-    def status():
-        p = subprocess.run([ONEBYTE, "status", "--json", "--home", f"{place}/home"], capture_output=True, text=True)
+    def status(name="trial"):
+        p = subprocess.run([ONEBYTE, "status", "--json", "--home", f"/var/lib/onebyte/{name}/home"], capture_output=True, text=True)
         return json.loads(p.stdout) if p.returncode == 0 else None
 
-    def contributes(beyond):
-        got = wait("records", lambda: (x := status()) and x["running"] and x["records"]["own"] > beyond and x, 120)
+    def contributes(beyond, name="trial"):
+        got = wait("records", lambda: (x := status(name)) and x["running"] and x["records"]["own"] > beyond and x, 120)
         return got["machine_id"], got["records"]["own"]
 
     def process():
@@ -155,6 +160,12 @@ def test_system_unit(folder, swarm):
         for path in ("/usr", "/etc", "/var"):
             assert os.statvfs(f"{proc}/root{path}").f_flag & os.ST_RDONLY, path
         assert os.listdir(f"{proc}/root/root") == []
+        invite = f"onebyte://{status()['listen']}/{s.made['run_id']}?key={machine}"
+        configure("guest", f"RUN={invite}\nOPTIONS=--data train.jsonl --threads 1\n")
+        code, said = m.ctl("start", "onebyte@guest")
+        assert code == 0, said
+        assert contributes(0, "guest")[0] != machine
+        assert m.ctl("stop", "onebyte@guest")[0] == 0 and m.show("onebyte@guest", "Result") == "success"
         assert m.ctl("kill", "-s", "KILL", unit)[0] == 0
         wait("another process", lambda: m.show(unit, "NRestarts") == "1" and m.show(unit, "ActiveState") == "active", 60)
         assert contributes(own)[0] == machine
