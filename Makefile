@@ -10,8 +10,6 @@ V ?= 0
 say = $(if $(filter 1,$(V)),,@$(if $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),,printf '  %-4s %s\n' $(1) $@ && ))
 MAKEFLAGS += --no-builtin-rules
 
-DEBS := gcc make pkg-config libsodium-dev libzmq3-dev libopenblas-dev libcmocka-dev libsqlite3-dev libjansson-dev \
-        libpcre2-dev libutf8proc-dev libncurses-dev libmicrohttpd-dev python3
 LIBS := libsodium libzmq openblas sqlite3 jansson libpcre2-8 libutf8proc ncursesw libmicrohttpd
 cflags-release := -O2 -g
 cflags-asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -138,6 +136,7 @@ REFERENCE_TOOLS := $(patsubst %,$(B)/tests/zo/%,test_model encode_texts render_c
 need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
+	@dpkg -s $(DEBS_test) >/dev/null 2>&1 || $(call try,$(DEBS_test)) || echo "onebyte: no $(DEBS_test): the tests that need them will be skipped"
 	@$(MAKE) --no-print-directory -j2 all tests $(REFERENCE_TOOLS) $(ATTACK)
 	@$(MAKE) --no-print-directory reference-venv
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
@@ -147,7 +146,7 @@ test-reference: all $(REFERENCE_TOOLS) reference-venv ## against PyTorch, transf
 	@for c in $(REFERENCE:%=%\ --all) "tests/check_models.py --seed 2" tests/check_llama.py; do python3 $$c || exit 1; done
 reference-venv: ## build/venv with those libraries: 4 minutes at most, and never a failure
 	@python3 tests/reference/install.py
-test-netns: all ## eight peers in network namespaces: a partition, NAT (needs nftables)
+test-netns: need-test-netns ## eight peers in network namespaces: a partition, NAT
 	@python3 tests/run.py tests/e2e/test_netns.py
 test-unit: tests ## the unit tests alone, release build
 	@python3 tests/run.py $(TESTS)
@@ -162,17 +161,36 @@ demo: need-deps ## builds and runs the main job on the embedded model: no downlo
 	@build/onebyte demo
 
 # ---- installing what is missing ----
+# Debian packages, by who needs them.  None starts a daemon.
+DEBS_build := gcc make pkg-config libsodium-dev libzmq3-dev libopenblas-dev libcmocka-dev libsqlite3-dev libjansson-dev \
+              libpcre2-dev libutf8proc-dev libncurses-dev libmicrohttpd-dev python3
+DEBS_test := systemd man-db zsh fish
+DEBS_lint := clang-tidy cppcheck git
+DEBS_lint-deb := $(DEBS_test) lintian
+DEBS_test-netns := iproute2 nftables
+DEBS_test-browser := chromium
+DEBS_test-systemd := systemd
+DEBS_test-readme := iproute2
+DEBS_fuzz := clang libclang-rt-dev llvm
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
-apt = for i in 1 2 3; do $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -q && \
-      $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(1) && exit 0; sleep 10; done; \
-      echo "onebyte: could not install: $(1): check the network and /etc/apt/sources.list" >&2; exit 1
+apt_get = env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -q && apt-get install -q -y --no-install-recommends --no-upgrade $(1)"
+need = dpkg -s $(1) >/dev/null 2>&1 || { for i in 1 2 3; do $(SUDO) $(call apt_get,$(1)) && exit 0; sleep 10; done; \
+       echo "onebyte: could not install: $(1): check the network and /etc/apt/sources.list" >&2; exit 1; }
+# What a test can do without: no question, no failure.
+try = timeout -k 5 300 $(SUDO:sudo=sudo -n) $(call apt_get,$(1)) </dev/null
 deps: ## installs the Debian packages that building and testing need
-	@dpkg -s $(DEBS) >/dev/null 2>&1 || { $(call apt,$(DEBS)); }
-	@python3 -c "import ensurepip, venv" 2>/dev/null || timeout -k 5 120 $(SUDO:sudo=sudo -n) sh -c \
-	    "export DEBIAN_FRONTEND=noninteractive; apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv" </dev/null || \
+	@$(call need,$(DEBS_build))
+	@python3 -c "import ensurepip, venv" 2>/dev/null || $(call try,python3-venv) || \
 	    echo "onebyte: no python3-venv: the checks against PyTorch and transformers will be skipped"
 deps-lint: ## installs the analysers
-	@dpkg -s clang-tidy cppcheck git >/dev/null 2>&1 || { $(call apt,clang-tidy cppcheck git); }
+	@$(call need,$(DEBS_lint))
+need-%: need-deps
+	@$(call need,$(DEBS_$*))
+	@$(MAKE) --no-print-directory -j2 all
+# Out of Debian's package, which would start a server.
+build/tools/promtool:
+	@mkdir -p $(@D) && cd $(@D) && apt-get download -q prometheus
+	@dpkg-deb --fsys-tarfile $(@D)/prometheus_*.deb | tar -x -C $(@D) --strip-components=3 ./usr/bin/promtool
 
 # ---- simulator (tests/sim): virtual time, every fault, from one seed ----
 SEED ?= 1
@@ -196,10 +214,8 @@ cflags-fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-
 build/fuzz/zo/kernels/avx512.o: cflags-fuzz := -O1 -g -Wno-error # no parser, and minutes of clang's time with the sanitizers
 ldflags-fuzz := -fsanitize=fuzzer,address,undefined
 FUZZ_REPLAY := build/asan/tests/fuzz/replay
-.PHONY: fuzz fuzz-build deps-fuzz
-deps-fuzz: ## installs clang with libFuzzer and the sanitizers
-	@dpkg -s clang llvm libclang-rt-dev >/dev/null 2>&1 || { $(call apt,clang llvm libclang-rt-dev); }
-fuzz: need-deps deps-fuzz ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
+.PHONY: fuzz fuzz-build
+fuzz: need-fuzz ## every parser against libFuzzer for T=60 s each, F=NAME for one; the canary must fail
 	@$(MAKE) --no-print-directory -j2 CC=clang MODE=fuzz fuzz-build
 	@sh tests/fuzz/run.sh $(T) $(F)
 fuzz-build: $(foreach f,canary $(F),$(B)/tests/fuzz/fuzz_$(f))
@@ -258,11 +274,12 @@ libonebyte: $(call obj,$(ZO) $(NET) $(PEER))
 deb: all ## build/onebyte_VERSION_ARCH.deb
 	@BINARY=$(BIN) sh peer/dist/deb.sh
 .PHONY: lint-deb test-browser test-systemd test-readme
-lint-deb: all ## lintian on the package, promtool on the metrics, systemd-analyze on the units, each shell on its completions
-	@python3 tests/run.py tests/e2e/test_package.py
-test-browser: all ## page and plot in a real browser (Debian: chromium); pictures in build/browser
+lint-deb: need-lint-deb ## the package, the metrics, the units, the shells, the library, as others' tools see them
+	@$(MAKE) --no-print-directory lib build/tools/promtool
+	@PATH="$(CURDIR)/build/tools:$$PATH" python3 tests/run.py tests/e2e/test_package.py
+test-browser: need-test-browser ## page and plot in a real browser (chromium); pictures in build/browser
 	@python3 tests/run.py tests/browser/test_page.py
-test-readme: all ## README's three machines, every command as written, in three network namespaces
+test-readme: need-test-readme ## README's three machines, every command as written, in three network namespaces
 	@python3 tests/run.py tests/readme/test_readme.py
-test-systemd: all ## both units under a real systemd of our own: ready, watchdog, system call filter (root)
+test-systemd: need-test-systemd ## both units under a real systemd of our own: ready, watchdog, system call filter (root)
 	@python3 tests/run.py tests/systemd/test_units.py

@@ -200,13 +200,14 @@ static void progress(struct demo *d)
     d->step = integer(s, "step");
     d->steps = integer(s, "steps");
     if (!d->v->common.json) {
-        const int width = 30, full = d->steps > 0 ? (int)(d->step * width / d->steps) : 0;
+        const json_int_t step = d->step < d->steps ? d->step : d->steps; /* records that were under way at the end go beyond it */
+        const int width = 30, full = d->steps > 0 ? (int)(step * width / d->steps) : 0;
         char bar[64];
         for (int i = 0; i < width; i++)
             bar[i] = i < full ? '#' : '.';
         bar[width] = 0;
         printf("%s  [%s] step %" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT "  %zu peers  %" JSON_INTEGER_FORMAT
-               " gradients  loss %.3f  %.0f s%s", d->tty ? "\r\033[K" : "", bar, d->step, d->steps, alive,
+               " gradients  loss %.3f  %.0f s%s", d->tty ? "\r\033[K" : "", bar, step, d->steps, alive,
                integer(json_object_get(s, "records"), "folded"), number(s, "loss"), peer_now_s() - d->began, d->tty ? "" : "\n");
         fflush(stdout);
     }

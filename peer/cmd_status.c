@@ -205,8 +205,8 @@ static void print_eval(FILE *out, const json_t *eval)
         fprintf(out, "  %.5f nats at step %.0f", number(eval, "loss"), number(eval, "step"));
     fprintf(out, "\n                checkpoint %.0f: %.0f of %.0f examples, self-reported by %.0f machine%s", number(p, "number"),
             number(p, "examples"), number(p, "total"), number(p, "reporters"), number(p, "reporters") == 1 ? "" : "s");
-    if (isfinite(number(p, "spread")))
-        fprintf(out, " that differ by %.2g nats at most", number(p, "spread"));
+    if (number(p, "spread") > 0)
+        fprintf(out, ", %.2g nats apart", number(p, "spread"));
     if (number(p, "nonfinite") > 0)
         fprintf(out, ", %.0f losses not finite", number(p, "nonfinite"));
     fprintf(out, "\n");
@@ -227,8 +227,8 @@ static void print_run(FILE *out, const json_t *o)
         fprintf(out, "  machines      %.0f have contributed\n", number(o, "machines"));
     fprintf(out, "  digest        %s\n", text(o, "digest"));
     if (number(agreement, "links") > 0)
-        fprintf(out, "  agreement     %.0f of %.0f neighbours hold exactly the same records now\n", number(agreement, "agree"),
-               number(agreement, "links"));
+        fprintf(out, "  agreement     %.0f of %.0f neighbours %s\n", number(agreement, "agree"), number(agreement, "links"),
+                json_is_true(json_object_get(o, "running")) ? "hold exactly the same records now" : "held exactly the same records at its end");
     if (json_is_object(checkpoint))
         fprintf(out, "  checkpoint    %.0f: the last state that the owner named\n", number(checkpoint, "number"));
     const json_t *audit = json_object_get(o, "audit");
@@ -258,20 +258,20 @@ static void print_host(FILE *out, const json_t *o)
     fprintf(out, "\n");
 }
 
-static void print_traffic(FILE *out, const json_t *bytes)
+static void print_traffic(FILE *out, const json_t *bytes, bool running)
 {
     char sent[32], received[32], now[32];
     amount(sent, number(bytes, "sent"), "B");
     amount(received, number(bytes, "received"), "B");
     fprintf(out, "  traffic       %s sent, %s received", sent, received);
     amount(now, number(bytes, "per_s"), "B/s");
-    if (isfinite(number(bytes, "per_s")))
+    if (running && isfinite(number(bytes, "per_s")))
         fprintf(out, ", now %s", now);
     fprintf(out, "\n");
     if (!isfinite(number(bytes, "per_record")))
         return;
     fprintf(out, "  per gradient  %.2f bytes", number(bytes, "per_record"));
-    if (isfinite(number(bytes, "per_record_now")))
+    if (running && isfinite(number(bytes, "per_record_now")))
         fprintf(out, ", now %.2f", number(bytes, "per_record_now"));
     if (isfinite(number(bytes, "segment_per_record")))
         fprintf(out, " (%.2f in segments)", number(bytes, "segment_per_record"));
@@ -292,7 +292,7 @@ static void print_table(FILE *out, const json_t *o)
     fprintf(out, ", %.0f folded\n", number(records, "folded"));
     if (running)
         print_host(out, o);
-    print_traffic(out, json_object_get(o, "bytes"));
+    print_traffic(out, json_object_get(o, "bytes"), running);
     if (running)
         print_peers(out, json_object_get(o, "peers"));
 }

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { PEER_CURVE_WIDTH = 40, PEER_CURVE_BYTES = 3 * PEER_CURVE_WIDTH + 1 };
+enum { PEER_CURVE_WIDTH = 32, PEER_CURVE_BYTES = 3 * PEER_CURVE_WIDTH + 1 };
 
 /* {"self_reported": true, "loss": of the newest whole checkpoint or null, "step", "points": [{number, step, loss, accuracy,
  * examples, total, terms, nonfinite, reporters, compared, spread}, ..]}: loss in nats per term (a counted token, or an example

@@ -402,9 +402,9 @@ static void explain_rates(struct peer_made *made, const struct zo_rules *r, cons
         because(made, "lr", "%g: given", s->lr);
     else if (p->noise > 0)
         because(made, "lr",
-                "%g, that is %.3g a record: a random step of %.3g in every parameter costs %g nats (measured: %" PRIu64
+                "%g, that is %.3g a record: a random step of %.3g in every parameter costs %s%g nats (measured: %" PRIu64
                 " passes, %.1f s), and the run's %.0f records may walk as far%s",
-                s->lr, u, p->noise, PEER_PROBE_NATS, p->passes, p->seconds, records,
+                s->lr, u, p->noise, p->noise < PEER_PROBE_LENGTH_MAX ? "" : "less than ", PEER_PROBE_NATS, p->passes, p->seconds, records,
                 short_run ? "; less, because so few teach little where examples agree so little" : "");
     else
         because(made, "lr", "%g, that is %.3g a record: the run's %.0f records walk %g, which pretrained models bear; not measured",

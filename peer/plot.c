@@ -177,7 +177,7 @@ static void panel(FILE *out, const struct peer_plot *p, int i)
     }
     if (i > 1)
         lo = 0; /* amounts start at zero; a loss need not */
-    if (i == 3)
+    if (i == 4)
         hi = fmax(hi, 3.5); /* peers are whole: so are the marks */
     if (hi - lo < 1e-9 * fmax(fabs(hi), 1e-3))
         hi = lo + fmax(fabs(lo), 1);
@@ -190,6 +190,8 @@ enum err peer_plot_write(const struct peer_plot *p, const char *name, FILE *out)
 {
     const int height = TOP + PANELS * (PANEL + GAP);
     uint64_t records = 0, bytes = 0;
+    if (!name[0])
+        name = "onebyte"; /* as the page calls a run without a name */
     for (size_t i = 0; i < n_bins(p); i++) {
         records += p->bins[i].records;
         bytes += p->bins[i].bytes;

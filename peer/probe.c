@@ -7,7 +7,7 @@
 
 /* RECORDS: enough for a walk's entries to be near normal. */
 enum { WALKS = 8, WALKS_MIN = 2, EXAMPLES = 16, EXAMPLES_MIN = 8, RECORDS = 64, SHAKES = 6, KEY = 0x70726f62 };
-static const double length_start = 0x1p-6, length_min = 0x1p-20, length_max = 2, near = 0.15;
+static const double length_start = 0x1p-6, length_min = 0x1p-20, length_max = PEER_PROBE_LENGTH_MAX, near = 0.15;
 
 struct probe {
     struct peer_engine *e;

@@ -15,9 +15,13 @@
 #include <stdint.h>
 
 #define PEER_PROBE_NATS 0.15
+/* No longer walk is tried: under a linear schedule five of its standard deviations, 5 * 0.25 / sqrt(3), stay in the 0.75 that the
+ * integers leave beside an entry of 0.25 (peer/plan.h).  An adapter, or a model at chance, bears it and more. */
+#define PEER_PROBE_LENGTH_MAX 0.25
 
 struct peer_probe {
-    double noise;     /* length of the walk that raises the mean loss by PEER_PROBE_NATS, in units of a parameter; 0: not measured */
+    double noise;     /* length of the walk that raises the mean loss by PEER_PROBE_NATS, at most PEER_PROBE_LENGTH_MAX, in units of a
+                       * parameter; 0: not measured */
     double gradient;  /* root mean square of projected gradients at the base model, nats per unit */
     double agreement; /* (sum over pairs of examples of g g') / (of g g): 1 if all have the same gradient; at least 0.02 */
     double pass_s;    /* seconds a forward pass took */

@@ -42,9 +42,13 @@ static void draw(char *text, int *top)
             continue;
         const attr_t a = look_of(line);
         attron(a);
-        mvaddnstr(row - *top, 0, line, COLS);
+        (void)move(row - *top, 0);
+        (void)clrtobot(); /* what was too long for the line above goes on here: away with it */
+        (void)addstr(line);
         attroff(a);
     }
+    (void)move(LINES - 1, 0);
+    (void)clrtobot();
     attron(A_REVERSE);
     mvprintw(LINES - 1, 0, "%-*.*s", COLS - 1, COLS - 1,
              last ? " q: end   arrows: scroll" : " q: end");

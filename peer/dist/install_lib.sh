@@ -20,3 +20,4 @@ Libs: -L\${prefix}/lib -lonebyte
 Libs.private: -lm -pthread -ldl
 Cflags: -I\${prefix}/include
 END
+if [ -z "$DESTDIR" ]; then ldconfig 2> /dev/null || true; fi # else no program finds the library

@@ -39,7 +39,7 @@ def browser():
 def test_page(folder, swarm):
     b = browser()
     try:
-        s = swarm("--name", "a run with a <b>name</b>")
+        s = swarm("--name", "a run with a <b>name</b>", "--steps", 100000)
         seed = s.peer("seed").start()
         a = s.peer("a", "--metrics", 0, "--connect", seed.address(), "--connect", "127.0.0.1:1").start()
         port = a.wait_status("two peers", lambda x: len(x["peers"]) == 2 and x["records"]["own"] > 0)["metrics"]
@@ -47,7 +47,7 @@ def test_page(folder, swarm):
             b.look(width, height, dark)
             b.open(f"http://127.0.0.1:{port}/")
             b.until("document.getElementById('state').textContent === 'Contributing.' && document.querySelectorAll('#peers tr').length === 2")
-            b.until("document.getElementById('p1').getAttribute('points')?.includes(' ')")
+            b.until("document.getElementById('p1').getAttribute('points')?.split(' ').length > 2")
             name = f"page {width} {'dark' if dark else 'light'}"
             b.shot(f"{OUT}/{name.replace(' ', '-')}.png")
             assert b.js("document.documentElement.scrollWidth <= innerWidth"), f"{name}: scrolls sideways"
@@ -56,6 +56,12 @@ def test_page(folder, swarm):
             assert b.js("document.getElementById('name').textContent") == "a run with a <b>name</b>", name
             shown = b.js("document.body.innerText")
             assert a.running()["machine_id"][:8] in shown and "127.0.0.1:1" in shown and "nothing answers there" in shown, shown
+        assert b.js("draw([[0, 1, 2, 3, 4]]); document.getElementById('p2').isPointInStroke(new DOMPoint(0, 96))"), "one sample alone is not seen"
+        b.look(360, 740, False)
+        b.js("curve({points: [{number: 7, step: 70, loss: 0.25, examples: 600, total: 600, reporters: 2, spread: 0.125}]})")
+        shown = b.js("document.getElementById('se').innerText")
+        assert all(x in shown for x in ("0.2500 nats", "step 70", "checkpoint 7: 600 of 600 examples by 2 machines, 0.13 nats apart")), shown
+        assert b.js(CUT) == [] and b.js("document.getElementById('pe').isPointInStroke(new DOMPoint(0, 96))"), b.js(CUT)
         title = b.js("document.title")
         b.until(f"document.title !== {title!r}")  # live: the step moves
         good("pause", "1h", "--home", a.home)

@@ -44,6 +44,16 @@ def test_adapters(d, _):
     assert not os.path.exists(f"{d}/adapter/model.safetensors") and os.path.exists(f"{d}/adapter/tokenizer.json")
 
 
+def test_by_its_own_plan(d, swarm):
+    """What init measures of an adapter, which bears almost any step, keeps it in its integers' range; and it learns."""
+    s = swarm("--trainable", "lora:r=8,alpha=16", "--steps", 20, "--explain")
+    assert "less than 0.15 nats" in s.made["why"]["lr"], s.made
+    a = s.peer("a").start()
+    assert a.ended() == 0 and "headroom" not in a.log(), a.log()
+    base = loss("--model", f"{DEMO}/model", "--data", f"{DEMO}/eval.jsonl")
+    assert loss("--home", a.home, "--data", f"{DEMO}/eval.jsonl") < 0.9 * base
+
+
 def test_some_tensors(d, _):
     _, manifest = trained(d, "*.mlp.*,model.norm.weight")
     names = [t["name"] for t in manifest["tensors"]]
@@ -61,4 +71,4 @@ def test_wrong_texts(d, _):
 
 
 if __name__ == "__main__":
-    sys.exit(main([test_adapters, test_some_tensors, test_wrong_texts]))
+    sys.exit(main([test_adapters, test_by_its_own_plan, test_some_tensors, test_wrong_texts]))

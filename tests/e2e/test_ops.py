@@ -258,13 +258,13 @@ def test_plot(folder, swarm):
 
 def test_watch(folder, swarm):
     """On a terminal the whole screen, ended by q; without one, or a dumb one, plain text."""
-    s = swarm()
+    s = swarm("--name", "ü" * 31)
     a = s.peer("a").start()
-    a.wait_status("contributing", lambda x: x["contributing"])
+    run_id = a.wait_status("contributing", lambda x: x["contributing"])["run_id"]
     for extra in ({}, {"NO_COLOR": "1"}):
         main_fd, side_fd = pty.openpty()
         p = subprocess.Popen([ONEBYTE, "status", "--watch", "--interval", "0.2", "--home", a.home], stdin=side_fd, stdout=side_fd,
-                             stderr=side_fd, env=dict(environment(), TERM="xterm-256color", LINES="30", COLUMNS="100", **extra))
+                             stderr=side_fd, env=dict(environment(), TERM="xterm-256color", LINES="30", COLUMNS="60", LANG="C.UTF-8", LC_ALL="", **extra))
         os.close(side_fd)
         seen = b""
         end = time.monotonic() + 240
@@ -280,6 +280,7 @@ def test_watch(folder, swarm):
         assert p.wait(timeout=240) == 0
         os.close(main_fd)
         assert (b"32m" in seen) == (not extra), seen
+        assert run_id[:16].encode() in seen, seen  # a line is as long as its characters, not its bytes
     p = subprocess.Popen([ONEBYTE, "status", "--watch", "--home", a.home], stdout=subprocess.PIPE, text=True, env=environment(),
                          stdin=subprocess.DEVNULL)
     assert p.stdout.readline().startswith("run ")

@@ -49,6 +49,35 @@ def test_promtool(folder, swarm):
     assert a.end() == 0
 
 
+def test_library(folder, swarm):
+    """Installed, both examples are built and run as they say; nobody sees more of it than its header declares."""
+    if not os.path.exists("build/libonebyte.so.1"):
+        raise Skip("libonebyte is not installed: make lib builds it")
+    os.mkdir(f"{folder}/bin")
+    with open(f"{folder}/bin/ldconfig", "w") as f:
+        f.write(f"#!/bin/sh\ntouch {folder}/told\n")
+    os.chmod(f"{folder}/bin/ldconfig", 0o755)
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    with open("Makefile") as f:
+        needed = re.search(r"^LIBS := (.*)$", f.read(), re.M)[1]
+    out_of("sh", "peer/dist/install_lib.sh", needed, env={"PREFIX": "/usr", "DESTDIR": f"{folder}/elsewhere", "PATH": path})
+    assert not os.path.exists(f"{folder}/told")
+    out_of("sh", "peer/dist/install_lib.sh", needed, env={"PREFIX": f"{folder}/usr", "DESTDIR": "", "PATH": path})
+    assert os.path.exists(f"{folder}/told")
+    lib, found = f"{folder}/usr/lib", {"PKG_CONFIG_PATH": f"{folder}/usr/lib/pkgconfig"}
+    shared = out_of("pkg-config", "--cflags", "--libs", "onebyte", env=found).split()
+    static = [*(x for x in shared if x != "-lonebyte"), "-l:libonebyte.a", *out_of("pkg-config", "--libs", *needed.split()).split(), "-lm"]
+    for example in ("tune", "replay"):
+        for kind, flags in (("shared", shared), ("static", static)):
+            out_of("cc", f"tests/examples/{example}.c", *flags, "-o", f"{folder}/{example}-{kind}")
+    runs = [out_of(f"{folder}/tune-{kind}", env={"LD_LIBRARY_PATH": lib if kind == "shared" else ""}) for kind in ("shared", "static")]
+    assert all(re.fullmatch(r"peer 0: (y = .* digest [0-9a-f]{16})\npeer 1: \1\n", r) for r in runs), runs
+    with open(f"{folder}/usr/include/onebyte/tune.h") as f:
+        declared = set(re.findall(r"^(?!typedef|[ /]).*\b(onebyte_\w+)\(", f.read(), re.M))
+    for seen in (out_of("nm", "-D", "--defined-only", f"{lib}/libonebyte.so.1"), out_of("nm", "-g", "--defined-only", f"{lib}/libonebyte.a")):
+        assert set(re.findall(r"^[0-9a-f]+ \w (\S+)$", seen, re.M)) == declared, (seen, declared)
+
+
 def test_units(folder, swarm):
     """The system unit exposes little, by systemd's own measure; both say what kind of service they are."""
     need("systemd-analyze")

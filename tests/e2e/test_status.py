@@ -57,6 +57,12 @@ def test_text(folder, swarm):
     assert len(linked) == 1, text
     assert "not reached" in text and re.search(r"^  127\.0\.0\.1:1: \w", text, re.M), text
     assert max(len(line) for line in lines if not line.startswith("  127.")) <= 80, text
+    assert "same records now" in text and ", now " in text, text
+    assert b.end() == 0
+    text = good("status", "--home", b.home)
+    assert "same records at its end" in text and "now" not in text, text
+    b.start()
+    b.wait_status("started", lambda x: x["share"])
     share = [p.running()["share"] for p in (a, b)]
     assert 0 < share[0] < 1 and 0 < share[1] < 1, share
     solo = swarm().peer("c").start()

@@ -88,6 +88,9 @@ static void names_are_escaped(void **state)
     assert_int_equal(times(text, "<polyline "), 4);
     assert_int_equal(times(text, "nothing known"), 1); /* of an eval set */
     assert_non_null(strstr(text, "640 gradients in 1680 bytes"));
+    const char *peers = strstr(text, "peers that contributed");
+    assert_non_null(peers);
+    assert_null(strstr(peers, ">0.")); /* they are whole: so are the marks */
     free(text);
 }
 
@@ -96,7 +99,9 @@ static void little_data_is_drawn(void **state)
     struct peer_plot p;
     (void)state;
     peer_plot_init(&p, 0);
-    char *text = drawn(&p, "none"); /* nothing at all */
+    char *text = drawn(&p, ""); /* nothing at all */
+    assert_non_null(strstr(text, "<title>onebyte</title>"));
+    assert_non_null(strstr(text, ">onebyte: 0 gradients"));
     assert_int_equal(times(text, "nothing known"), 5);
     free(text);
     put(&p, 0, 0, 1, 0.0 / 0.0, 0); /* one record, no loss, no time */

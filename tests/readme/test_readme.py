@@ -2,7 +2,7 @@
 """README's three machines, as written (make test-readme): three network namespaces, each with a home of its own, and every command of
 the blocks marked `# all`, `# one`, `# two`, `# three`, `# any`.  Needs root or user namespaces; otherwise it skips.
 
-What differs: INVITE is what `init` printed, scp is cp, `status --watch` ends after a few seconds, /usr/local is a private tmpfs.
+What differs: INVITE is what `init` printed, scp is cp, `status --watch` ends after a few seconds, /usr/local and /etc are private copies.
 The status and the plot of the run go to build/readme.
 """
 import ctypes
@@ -25,7 +25,7 @@ ROOT = os.getcwd()
 def enter_private():
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     unshare = ["unshare", *user, "--net", "--mount", "--"]
-    mounts = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /usr/local && ip netns add probe && ip netns del probe"
+    mounts = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /usr/local && cp -a /etc /run/etc && mount --bind /run/etc /etc && ip netns add probe && ip netns del probe"
     if subprocess.run([*unshare, "sh", "-c", mounts], capture_output=True).returncode == 0:
         os.environ[INSIDE] = "1"
         os.execvp("unshare", [*unshare, "sh", "-c", mounts + ' && exec "$@"', "sh", sys.executable, *sys.argv])
