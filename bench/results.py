@@ -426,21 +426,22 @@ def scaling():
 
 
 def churn():
-    """Real processes (bench_churn.py): two of six are replaced every 30 s, against six that stay."""
+    """Real processes (bench_churn.py): two of six are replaced every 30 s, beside six that stay."""
     lines = call(["python3", "bench/bench_churn.py", *("--seconds 40 --every 10 --rounds 1".split() if SHORT else [])])
     runs = [x for x in lines or [] if "arm" in x]
-    equal, table, body = min((x["records"] for x in runs), default=0), [], []
-    for x in runs:
-        table.append({**{k: v for k, v in x.items() if k != "curve"}, "equal_records": equal, "loss_at_equal": round(between(x.pop("curve"), equal), 6)})
+    table, body = [], []
+    for i in range(0, len(runs), 2):
+        equal = min(x["records"] for x in runs[i:i + 2])
+        table += [{**{k: v for k, v in x.items() if k != "curve"}, "equal": equal, "loss_at_equal": round(between(x["curve"], equal), 6)}
+                  for x in runs[i:i + 2]]
     for arm in ("stay", "churn") if runs else ():
         some = [x for x in table if x["arm"] == arm]
-        body.append([arm, some[0]["machines"], text([x["records"] for x in some], 0), text([x["loss"] for x in some]),
-                     text([x["loss_at_equal"] for x in some]), text([x["core_s"] for x in some], 0),
-                     text([x["records"] / x["core_s"] for x in some], 0), text([x["settled_s"] for x in some], 1)])
+        body.append([arm, some[0]["turns"], " ".join(str(x["machines"]) for x in some), *(" ".join(f"{x[k]:{f}}" for x in some) for k, f in (
+            ("records", ".0f"), ("loss", ".3f"), ("loss_at_equal", ".3f"), ("core_s", ".0f")))])
     rows("churn_processes", table)
-    return runs and markdown(f"Six processes for {runs[0]['seconds']:g} s of wall time: all stay, or two are replaced at {max(x['turns'] for x in runs)} "
-                             "moments (embedded task)", ["arm", "machines", "records", "held-out loss", f"loss at {equal} records", "core-seconds",
-                                                         "records per core-second", "seconds to equal digests"], body)
+    return body and markdown(f"Twice six processes side by side for {runs[0]['seconds']:g} s, each swarm's {len(runs) // 2} runs (embedded task)",
+                             ["arm", "moments at which two are replaced", "machines", "records", "held-out loss", "at the pair's fewer records",
+                              "core-seconds"], body)
 
 
 # ---- 5. communication ----
