@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """bench_churn: real peers that come and go, beside as many that stay, on loopback; one JSON line per swarm.
 
-    bench/bench_churn.py [--seconds 100] [--every 30] [--rounds 2]      a failure: peers that hold the same records differ
+    bench/bench_churn.py [--seconds 100] [--every 30] [--rounds 3]      a failure: peers that hold the same records differ
 
 Two swarms of six processes of `onebyte run` train the embedded model at the same time, so that both get the same share of a busy
 machine: one thread each, the plain kernels, so that it takes the time.  In one, every 30 s two peers leave, one by SIGTERM and one by
@@ -92,7 +92,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--seconds", type=float, default=100)
     p.add_argument("--every", type=float, default=30)
-    p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--rounds", type=int, default=3)
     a = p.parse_args()
     for _ in range(a.rounds):
         with tempfile.TemporaryDirectory(prefix="onebyte-bench-") as folder:
