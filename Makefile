@@ -132,7 +132,7 @@ HAVE_DEPS = pkg-config --exists $(LIBS) && test -e /usr/include/cmocka.h
 REFERENCE := $(patsubst %,tests/check_%.py,models runs tokenizers templates)
 REFERENCE_TOOLS := $(patsubst %,$(B)/tests/zo/%,test_model encode_texts render_chat)
 
-.PHONY: test test-reference reference-venv test-netns test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick results results-short
+.PHONY: test test-reference reference-venv test-netns test-unit test-asan test-tsan demo deps deps-lint need-deps help lint install bench bench-quick results results-short results-need
 need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
@@ -227,10 +227,13 @@ $(B)/tests/fuzz/replay: $(patsubst %.c,$(B)/%.o,$(wildcard tests/fuzz/*.c)) $(PE
 # ---- benches ----
 bench: all benches ## every figure against its baseline, a Markdown table; under 10 minutes
 	@python3 bench/run.py
-results: benches ## what it learns, beside the references, into bench/results: hours; the figures of RESULTS.md
+results: results-need ## what it learns, beside the references, into bench/results: hours; the figures of RESULTS.md
 	@python3 bench/results.py $(RESULTS)
-results-short: benches ## the same on the embedded task alone, one seed, into build/results/short: minutes
+results-short: results-need ## the same on the embedded task alone, one seed, into build/results/short: minutes
 	@python3 bench/results.py --short $(RESULTS)
+results-need: need-deps
+	@$(MAKE) --no-print-directory -j2 all benches
+	@$(MAKE) --no-print-directory reference-venv
 bench-quick: all benches ## the same ratios on a small shape, under 60 s; fails if one is 25 % off its bound
 	@python3 bench/run.py --quick
 

