@@ -15,7 +15,8 @@ enum {
     EXPONENTS = 62,
     DIGEST_BLOCKS = 1024,     /* most partial sums per tensor */
 };
-/* Elements times records of one plain launch: a second on a small GPU, which a driver that also draws a screen ends after a few. */
+/* Elements times records of one launch without tensor cores: a second on a small GPU.  A driver that also draws a screen ends what
+ * takes several. */
 static const uint64_t launch_most = (uint64_t)1 << 36;
 _Static_assert((int64_t)PIECE * 4064 < INT32_MAX, "a class's sum fits int32");
 
@@ -190,7 +191,10 @@ static enum err fold_matrix(struct zo_device *d, uint32_t t, const struct piece 
 {
     const struct zo_tensor *z = &d->state->rules->tensors[t];
     const uint64_t rows = blocks_of(zo_tensor_rows(z)), cols = blocks_of(zo_tensor_cols(z)),
-                   most = factor_records(z, p->n);
+                   plain = d->launch_most / zo_tensor_elements(z) / ZO_CUDA_CHUNK * ZO_CUDA_CHUNK;
+    uint64_t most = factor_records(z, p->n);
+    if (z->bits == 64 && plain < most)
+        most = plain > 0 ? plain : ZO_CUDA_CHUNK;
     for (uint32_t first = 0; first < p->n; first += (uint32_t)most) {
         const uint32_t n = p->n - first < most ? p->n - first : (uint32_t)most;
         int8_t *fa = d->factors.p, *fb = fa + rows * ZO_CUDA_TILE * n;
