@@ -340,7 +340,8 @@ static enum err table_record(void *ctx)
     struct context *c = (struct context *)ctx;
     ENTER(c);
     c->recording = true;
-    CHECK(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    /* Relaxed: cuBLAS may load a kernel meanwhile; we ourselves neither allocate nor free (zo_cuda_grow). */
+    CHECK(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording");
     return ERR_OK;
 }
 
