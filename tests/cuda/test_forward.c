@@ -426,7 +426,7 @@ static void graphs_or_not(void **state)
             const size_t fewer = i % 2 ? n - 1 : n; /* another shape each time */
             assert_int_equal(zo_device_losses(s.device, passes, fewer, got), ERR_OK);
             for (size_t p = 0; p < fewer; p++)
-                assert_true(on_a_gpu() ? fabs(got[p].loss - want[p].loss) < 1e-4 : got[p].loss == want[p].loss);
+                assert_true(fabs(got[p].loss - want[p].loss) < 1e-4); /* fewer rows: a BLAS may sum in another order */
         }
         if (on_a_gpu())
             printf("%llu of %llu batches ran as graphs\n", (unsigned long long)s.device->graphs,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from ctypes.util import find_library
 
 import lib
 from lib import LIMIT_S, Skip, call, good, good_json, main, same, settle
@@ -131,6 +132,7 @@ def test_the_plugin_compiles(folder, swarm):
     device = a.wait_status("its device", lambda x: x["device"])["device"]
     if device == "cpu":
         assert "ev=device device=cpu reason=" in a.log() and "no CUDA plug-in" not in a.log(), a.log()
+        assert find_library("cuda") or "no CUDA device: there is no NVIDIA driver here" in a.log(), a.log()
     assert a.end() == 0
     if device != "cpu":
         agree(s, f"{folder}/bin/onebyte", device)

@@ -35,6 +35,7 @@ struct zo_device {
     size_t n_params;
     void **copies; /* [n_tensors] the resident matrices among them, by tensor; NULL where there is none */
     uint64_t arena_most; /* bytes of activations per batch */
+    uint64_t launch_most; /* elements times records of a fold's launch without tensor cores */
     struct cuda_buf records, coefs, factors, sums, weight, dense, arena, rope[2];
     size_t rope_n[2];
     bool recording;              /* launches are noted down: zo/cuda/losses.c */

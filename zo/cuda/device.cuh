@@ -61,7 +61,7 @@ OB_D void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
     asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else /* sm_75 has m8n8k16 only: the 16 x 8 x 32 product is eight of them less the halves that are not ours */
+#else /* sm_75 has m8n8k16 only: the 16 x 8 x 32 product is four of them */
 #define OB_MMA_75(d0, d1, x, y)                                                                              \
     asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+r"(d0), \
                  "+r"(d1)                                                                                    \

@@ -22,7 +22,7 @@ struct blas {
                 cudaDataType_t a_type, int lda, const void *b, cudaDataType_t b_type, int ldb, const void *beta, void *c,
                 cudaDataType_t c_type, int ldc, int compute_type, int algorithm);
 };
-enum { BLAS_N = 0, BLAS_T = 1, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1 }; /* values of cublas_api.h */
+enum { BLAS_N = 0, BLAS_T = 1, BLAS_ALLOC_FAILED = 3, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1 }; /* values of cublas_api.h */
 
 enum {
     WORKSPACE_BYTES = 32 << 20, /* what cuBLAS itself takes on sm_90 */
@@ -74,9 +74,11 @@ static void *blas_symbol(struct blas *b, const char *name, bool *all)
 
 static enum err blas_open(struct context *c, struct err_why *why)
 {
-    static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.so"};
+    char own[32]; /* of the runtime's own release first: a later one may want a later driver */
+    const char *const names[] = {own, "libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.so"};
     struct blas *b = &c->blas;
     bool all = true;
+    (void)snprintf(own, sizeof own, "libcublas.so.%d", CUDART_VERSION / 1000);
     for (size_t i = 0; i < sizeof names / sizeof *names && !b->library; i++)
         b->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* loading it again takes long */
     if (!b->library)
@@ -122,6 +124,19 @@ static void close_context(void *ctx)
     free(c);
 }
 
+/* Why the runtime finds no device. */
+static enum err no_device(cudaError_t e, struct err_why *why)
+{
+    int driver = 0; /* CUDA's version that it serves */
+    if (e != cudaErrorInsufficientDriver || cudaDriverGetVersion(&driver) != cudaSuccess)
+        return err_set(why, ERR_NOTFOUND, "no CUDA device: %s", cudaGetErrorString(e));
+    if (driver == 0)
+        return err_set(why, ERR_NOTFOUND, "no CUDA device: there is no NVIDIA driver here");
+    return err_set(why, ERR_UNSUPPORTED,
+                   "the NVIDIA driver is too old: it serves CUDA %d.%d, the plug-in was built with %d.%d; update the driver, or "
+                   "build with an older nvcc", driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+}
+
 static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_info *info, struct err_why *why)
 {
     cudaDeviceProp p;
@@ -129,7 +144,7 @@ static enum err open_device(struct context *c, uint32_t index, struct zo_cuda_in
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess)
-        return err_set(why, ERR_NOTFOUND, "no CUDA device: %s", cudaGetErrorString(e));
+        return no_device(e, why);
     if (index >= (uint32_t)n)
         return err_set(why, ERR_NOTFOUND, "there is no CUDA device %u: this machine has %d", index, n);
     c->device = (int)index;
@@ -312,6 +327,8 @@ static enum err table_gemm(void *ctx, const struct zo_cuda_gemm *g)
         return ERR_OK;
     if (c->recording)
         return ERR_UNSUPPORTED;
+    if (status == BLAS_ALLOC_FAILED)
+        return ERR_NOMEM;
     if (c->error[0] == '\0')
         (void)snprintf(c->error, sizeof c->error, "cuBLAS: status %d in a product of %llu x %llu x %llu", status,
                        (unsigned long long)g->rows, (unsigned long long)g->n_out, (unsigned long long)g->n_in);
@@ -323,7 +340,8 @@ static enum err table_record(void *ctx)
     struct context *c = (struct context *)ctx;
     ENTER(c);
     c->recording = true;
-    CHECK(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    /* Relaxed: cuBLAS may load a kernel meanwhile; we ourselves neither allocate nor free (zo_cuda_grow). */
+    CHECK(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording");
     return ERR_OK;
 }
 

@@ -15,6 +15,9 @@ enum {
     EXPONENTS = 62,
     DIGEST_BLOCKS = 1024,     /* most partial sums per tensor */
 };
+/* Elements times records of one launch without tensor cores: a second on a small GPU.  A driver that also draws a screen ends what
+ * takes several. */
+static const uint64_t launch_most = (uint64_t)1 << 36;
 _Static_assert((int64_t)PIECE * 4064 < INT32_MAX, "a class's sum fits int32");
 
 static uint64_t tensor_bytes(const struct zo_tensor *t)
@@ -54,6 +57,7 @@ static enum err allocate(struct zo_device *d)
 enum err zo_cuda_state_load(struct zo_device *d, struct zo_state *s, struct err_why *why)
 {
     d->state = s;
+    d->launch_most = launch_most;
     const enum err e = allocate(d);
     if (e == ERR_NOMEM)
         return err_set(why, e, "%s has too little memory for the parameters", d->info.name);
@@ -187,7 +191,10 @@ static enum err fold_matrix(struct zo_device *d, uint32_t t, const struct piece 
 {
     const struct zo_tensor *z = &d->state->rules->tensors[t];
     const uint64_t rows = blocks_of(zo_tensor_rows(z)), cols = blocks_of(zo_tensor_cols(z)),
-                   most = factor_records(z, p->n);
+                   plain = d->launch_most / zo_tensor_elements(z) / ZO_CUDA_CHUNK * ZO_CUDA_CHUNK;
+    uint64_t most = factor_records(z, p->n);
+    if (z->bits == 64 && plain < most)
+        most = plain > 0 ? plain : ZO_CUDA_CHUNK;
     for (uint32_t first = 0; first < p->n; first += (uint32_t)most) {
         const uint32_t n = p->n - first < most ? p->n - first : (uint32_t)most;
         int8_t *fa = d->factors.p, *fb = fa + rows * ZO_CUDA_TILE * n;
@@ -217,20 +224,31 @@ static enum err fold_matrix(struct zo_device *d, uint32_t t, const struct piece 
     return ERR_OK;
 }
 
+static struct zo_cuda_records records_from(const struct zo_cuda_records *r, uint32_t first)
+{
+    return (struct zo_cuda_records){.key0 = r->key0 + first, .key1 = r->key1 + first, .seq_lo = r->seq_lo + first,
+                                    .seq_hi = r->seq_hi + first, .v = r->v + first};
+}
+
 static enum err fold_elements(struct zo_device *d, uint32_t t, const struct piece *p)
 {
     const struct zo_tensor *z = &d->state->rules->tensors[t];
     const bool gauss = d->state->rules->direction == ZO_GAUSSIAN;
-    const struct k_fold_dense f = {.m = d->m[t],
-                                   .bits = z->bits,
-                                   .domain_tensor =
-                                       (uint32_t)(gauss ? ZO_DOMAIN_GAUSS : ZO_DOMAIN_DENSE) << 24 | t,
-                                   .n = zo_tensor_elements(z),
-                                   .r = p->r,
-                                   .n_groups = p->n / ZO_CUDA_GROUP,
-                                   .coef = p->coef[z->e]};
-    const uint64_t per = gauss ? 2 * ZO_CUDA_THREADS : 8 * ZO_CUDA_THREADS; /* elements of a block */
-    return zo_cuda_launch(d, gauss ? ZO_CUDA_K_fold_gauss : ZO_CUDA_K_fold_signs, (f.n + per - 1) / per, 1, 0, &f);
+    const uint64_t per = gauss ? 2 * ZO_CUDA_THREADS : 8 * ZO_CUDA_THREADS, n = zo_tensor_elements(z), /* per: elements of a block */
+                   most = d->launch_most / ZO_CUDA_GROUP / n;
+    const uint32_t n_groups = p->n / ZO_CUDA_GROUP, step = most == 0 ? 1 : most < n_groups ? (uint32_t)most : n_groups;
+    for (uint32_t first = 0; first < n_groups; first += step) {
+        const struct k_fold_dense f = {.m = d->m[t],
+                                       .bits = z->bits,
+                                       .domain_tensor =
+                                           (uint32_t)(gauss ? ZO_DOMAIN_GAUSS : ZO_DOMAIN_DENSE) << 24 | t,
+                                       .n = n,
+                                       .r = records_from(&p->r, first * ZO_CUDA_GROUP),
+                                       .n_groups = n_groups - first < step ? n_groups - first : step,
+                                       .coef = p->coef[z->e] + first};
+        TRY(zo_cuda_launch(d, gauss ? ZO_CUDA_K_fold_gauss : ZO_CUDA_K_fold_signs, (n + per - 1) / per, 1, 0, &f));
+    }
+    return ERR_OK;
 }
 
 static enum err fold_padded(struct zo_device *d, const struct padded *all, const struct zo_plan *plan, uint64_t *host)
