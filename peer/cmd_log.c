@@ -145,7 +145,9 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = net_ledger_open(&ledger, peer_home_path(&home, "ledger.db", path), manifest.run_id,
                             nobody, true, &fresh, &why);
     if (e == ERR_OK && v->export_path) {
-        e = net_ledger_export(ledger, v->export_path, &why);
+        e = peer_check_out(v->export_path, &why);
+        if (e == ERR_OK)
+            e = net_ledger_export(ledger, v->export_path, &why);
         if (e == ERR_OK && v->common.json)
             code = peer_json_print(json_pack("{s:s, s:o}", "exported", v->export_path, "run_id",
                                              peer_json_hex(manifest.run_id, 32)));

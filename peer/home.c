@@ -225,7 +225,7 @@ static enum err texts_set(const char *path, unsigned mode, const char *key, cons
     if (!o || json_object_set_new(o, key, json_string(value)) != 0 ||
         !(text = json_dumps(o, JSON_INDENT(1)))) {
         json_decref(o);
-        return err_set(why, ERR_NOMEM, "cannot save the setting %s", key);
+        return err_set(why, ERR_NOMEM, "cannot save the setting %s: %s is not UTF-8, or memory is out", key, value);
     }
     const enum err e = peer_write_file(path, text, strlen(text), mode, why);
     free(text);

@@ -319,6 +319,7 @@ enum err peer_load_portable(struct net_gossip *g, const char *path, const struct
                             struct peer_loaded *out, struct err_why *why)
 {
     struct loading l;
+    TRY(peer_check_regular(path, why)); /* it is read three times */
     TRY(loading_init(&l, g, m, engine, out));
     l.go_on = go_on;
     l.ctx = ctx;

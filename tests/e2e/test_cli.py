@@ -169,6 +169,42 @@ def test_version(d):
     assert v["version"] in good("--version")
 
 
+def test_an_error_is_one_line_whatever_it_holds(d):
+    refused(2, r"no command 'a\?b\?\[2J'", "a\nb\x1b[2J")
+    refused(1, r"no peer lives in .*/a\?b:", "log", "--home", f"{d}/a\nb")
+    refused(1, "'name' holds a control character", "init", "--home", d, "--model", f"{DEMO}/model", "--data",
+            f"{DEMO}/train.jsonl", "--out", f"{d}/r.json", "--name", "\x1b[2J")
+    refused(2, "--data takes FILE in UTF-8", "eval", "--model", f"{DEMO}/model", "--data", "\udcff")
+
+
+def test_output_that_cannot_be_written_is_a_failure(d):
+    write(f"{d}/sst2.jsonl", b'{"sentence": "a b", "label": 1}\n')
+    for args in (["help"], ["version", "--json"], ["keygen", "--home", d], ["prepare", f"{d}/sst2.jsonl", "--task", "sst2"]):
+        for shell in ('"$@" > /dev/full', '"$@" >&-', '"$@" >&- <&-'):
+            p = subprocess.run(["sh", "-c", shell, "sh", ONEBYTE, *args], capture_output=True, text=True, timeout=LIMIT_S)
+            assert p.returncode == 1 and re.search("standard output|writing", p.stderr), (args, shell, p.returncode, p.stderr)
+            assert len([x for x in p.stderr.splitlines() if "already has" not in x]) == 1, p.stderr
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "log", "--home", f"{d}/none"], timeout=LIMIT_S)
+    solo_run(d)  # neither stream is there: what would be said to it must not reach the home's files
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "run", "--home", f"{d}/owner", "--linger", "0"], timeout=LIMIT_S)
+    for name in ("log", "lock", "settings.json", "run.json"):
+        assert b"finished at" not in read(f"{d}/owner/{name}") and b"onebyte: " not in read(f"{d}/owner/{name}"), name
+
+
+def test_out_replaces_no_pipe_and_no_link(d):
+    solo_run(d)
+    write(f"{d}/sst2.jsonl", b'{"sentence": "a b", "label": 1}\n')
+    os.mkfifo(f"{d}/pipe")
+    os.symlink(f"{d}/sst2.jsonl", f"{d}/link")
+    os.mkdir(f"{d}/folder")
+    for out in ("pipe", "link", "folder"):
+        for args in (["plot", "--home", f"{d}/owner", "--out"], ["log", "--home", f"{d}/owner", "--export"],
+                     ["prepare", f"{d}/sst2.jsonl", "--task", "sst2", "--out"],
+                     ["init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--out"]):
+            refused(1, f"{out} is not a regular file", *args, f"{d}/{out}")
+    assert {"pipe", "link", "folder"} == {n for n in os.listdir(d) if n.startswith(("pipe", "link", "folder"))}, os.listdir(d)
+
+
 # ---- keygen ----
 
 def test_keygen_keeps_a_key(d):
@@ -252,6 +288,11 @@ def test_init_refusals(d):
     refused(2, "--warmup", *base, *data, "--warmup", "1000", "--steps", "1000")
     refused(1, "nowhere", "init", "--home", f"{d}/h", "--model", f"{d}/nowhere", *data)
     refused(1, "nothing.jsonl", *base, "--data", f"{d}/nothing.jsonl")
+    refused(2, "--allow takes a machine id", *base, *data, "--admission", "allow", "--allow", "abc")
+    for address in ("one", "one:0", "one:x", "a b:7117"):
+        refused(2, "--address takes HOST:PORT", *base, *data, "--address", address)
+    os.mkfifo(f"{d}/pipe")
+    refused(1, "pipe is not a regular file", *base, "--data", f"{d}/pipe")
     write(f"{d}/empty.jsonl", b"")
     refused(1, "empty.jsonl", *base, "--data", f"{d}/empty.jsonl")
     write(f"{d}/bad.jsonl", b'{"text": "mara ran ."}\n{"text": 7}\n')
@@ -350,6 +391,9 @@ def test_eval_of_broken_models(d):
     refused(1, "nonsense", *broken("config.json", edit("model_type", "nonsense")))
     refused(1, r"tokenizer\.json", *broken("tokenizer.json", lambda p: write(p, b"{")))
     refused(1, r"tokenizer\.json", *broken("tokenizer.json", os.unlink))
+    for key, value in (("rope_theta", "10000"), ("head_dim", -1), ("mlp_bias", 1), ("rope_scaling", "linear")):
+        refused(1, f"{key} must be", *broken("config.json", edit(key, value)))
+    refused(1, "/dev/zero:1: a line of more than 64 MiB", "eval", "--model", f"{DEMO}/model", "--data", "/dev/zero")
     refused(1, "needs --data", "eval", "--model", f"{DEMO}/model")
     refused(1, "no peer lives", "eval", "--home", f"{d}/nobody", "--data", f"{DEMO}/eval.jsonl")
 
@@ -532,6 +576,22 @@ def test_a_home_belongs_to_one_run(d):
     solo_run(d)
     make_run(d, "--seed", 5)
     refused(1, "belongs to another run", "run", f"{d}/run.json", "--home", f"{d}/owner")
+
+
+def test_what_failed_is_not_remembered(d):
+    solo_run(d)
+    before = read(f"{d}/owner/settings.json")
+    end = ["--home", f"{d}/owner", "--linger", "0", "--log-level", "error"]
+    refused(1, "nowhere", "run", *end, "--model", f"{d}/nowhere")
+    refused(1, "nothing.jsonl", "run", *end, "--data", f"{d}/nothing.jsonl")
+    assert read(f"{d}/owner/settings.json") == before
+    with open(f"{d}/huge.jsonl", "wb") as f:
+        f.truncate(1 << 40)  # no byte of it is read
+    refused(1, "huge.jsonl is not this run's data", "run", *end, "--eval-data", f"{d}/huge.jsonl")
+    os.mkfifo(f"{d}/pipe")
+    refused(1, "pipe is not a regular file", "run", f"{d}/pipe", *end)
+    refused(1, "pipe is not a regular file", "replay", "--home", f"{d}/owner", "--ledger", f"{d}/pipe")
+    good("run", *end)
 
 
 def main():
