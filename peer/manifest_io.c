@@ -68,11 +68,11 @@ static void sync_folder(const char *path)
     }
 }
 
-enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mode,
-                         struct err_why *why)
+/* The whole file under the name `temporary` beside path, on the disk. */
+static enum err write_beside(char temporary[PEER_PATH_BYTES + 32], const char *path, const void *p, size_t n, unsigned mode,
+                             struct err_why *why)
 {
-    char temporary[PEER_PATH_BYTES + 32];
-    (void)snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
+    (void)snprintf(temporary, PEER_PATH_BYTES + 32, "%s.tmp-%ld", path, (long)getpid());
     const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, (mode_t)mode);
     if (fd < 0)
         return err_set(why, ERR_IO, "cannot write %s: %s", path, strerror(errno));
@@ -89,16 +89,29 @@ enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mod
         ok = false;
         error = errno;
     }
-    if (ok && rename(temporary, path) != 0) {
-        ok = false;
-        error = errno;
-    }
-    if (!ok) {
+    if (ok)
+        return ERR_OK;
+    (void)unlink(temporary);
+    return err_set(why, ERR_IO, "cannot write %s: %s", path, strerror(error));
+}
+
+static enum err put_in_place(const char *temporary, const char *path, struct err_why *why)
+{
+    if (rename(temporary, path) != 0) {
+        const int error = errno;
         (void)unlink(temporary);
         return err_set(why, ERR_IO, "cannot write %s: %s", path, strerror(error));
     }
     sync_folder(path);
     return ERR_OK;
+}
+
+enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mode,
+                         struct err_why *why)
+{
+    char temporary[PEER_PATH_BYTES + 32];
+    TRY(write_beside(temporary, path, p, n, mode, why));
+    return put_in_place(temporary, path, why);
 }
 
 enum err peer_manifest_load(struct peer_manifest *m, const char *path, struct err_why *why)
@@ -125,11 +138,17 @@ enum err peer_manifest_load(struct peer_manifest *m, const char *path, struct er
 
 enum err peer_manifest_save(const struct peer_manifest *m, const char *path, struct err_why *why)
 {
-    char sig_path[PEER_PATH_BYTES];
+    char sig_path[PEER_PATH_BYTES], sig_new[PEER_PATH_BYTES + 32], text_new[PEER_PATH_BYTES + 32];
     if ((size_t)snprintf(sig_path, sizeof sig_path, "%s.sig", path) >= sizeof sig_path)
         return err_set(why, ERR_RANGE, "path too long: %.200s", path);
-    TRY(peer_write_file(sig_path, m->sig, sizeof m->sig, 0644, why));
-    return peer_write_file(path, m->text, m->text_bytes, 0644, why);
+    TRY(write_beside(sig_new, sig_path, m->sig, sizeof m->sig, 0644, why));
+    const enum err e = write_beside(text_new, path, m->text, m->text_bytes, 0644, why);
+    if (e != ERR_OK) { /* a full disk: what was there stays, with its signature */
+        (void)unlink(sig_new);
+        return e;
+    }
+    TRY(put_in_place(sig_new, sig_path, why));
+    return put_in_place(text_new, path, why);
 }
 
 static enum err open_regular(int *fd, uint64_t *bytes, const char *path, struct err_why *why)

@@ -302,6 +302,18 @@ def test_init_refusals(d):
     refused(1, "cannot write", "init", "--home", f"{d}/h", "--model", f"{DEMO}/model", *data, "--out", f"{d}/no/such/r.json")
 
 
+def test_a_full_disk_leaves_the_old_manifest(d):
+    make_run(d, "--lr", "0.01")
+    before = {name: read(f"{d}/{name}") for name in ("run.json", "run.json.sig")}
+    args = ["init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--lr", "0.02", "--out"]
+    for out in ("run.json", "new.json"):
+        p = subprocess.run(["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", ONEBYTE, *args, f"{d}/{out}"], capture_output=True, text=True,
+                           timeout=LIMIT_S)  # room for the signature, not for the manifest
+        assert p.returncode == 1 and "cannot write" in p.stderr, (p.returncode, p.stderr)
+    assert before == {name: read(f"{d}/{name}") for name in before}
+    assert set(os.listdir(d)) == {"owner", "run.json", "run.json.sig", "run.json.paths"}, os.listdir(d)
+
+
 def test_a_flipped_bit_in_a_manifest_is_refused(d):
     make_run(d, "--steps", 1000)
     text = bytearray(read(f"{d}/run.json"))
