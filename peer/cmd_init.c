@@ -81,6 +81,8 @@ static enum err check(const struct values *v, struct err_why *why)
     peer_invite_print(link, &invite);
     if (peer_invite_parse(&invite, link, &inner) != ERR_OK)
         return err_set(why, ERR_RANGE, "--address takes HOST:PORT, not '%s'", v->address);
+    if (v->make.allow.n > 0 && strcmp(v->make.admission ? v->make.admission : "open", "allow") != 0)
+        return err_set(why, ERR_RANGE, "--allow needs --admission allow");
     for (size_t i = 0; i < v->make.allow.n; i++)
         if (net_unhex(id, 32, v->make.allow.items[i]) != ERR_OK)
             return err_set(why, ERR_RANGE, "--allow takes a machine id, 64 hex digits, not '%s'", v->make.allow.items[i]);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+extern const struct peer_command peer_cmd_log;
+
 struct values {
     struct peer_common common;
     const char *machine, *export_path;
@@ -138,6 +140,10 @@ static int run(void *values, const char *const *args, size_t n_args)
     int code = PEER_EXIT_OK;
     (void)args;
     (void)n_args;
+    if ((v->export_path && (v->machine || v->codes)) || (v->codes && !v->common.json)) {
+        (void)err_set(&why, ERR_RANGE, v->export_path ? "--export writes the whole ledger: leave out --machine and --codes" : "--codes needs --json");
+        return peer_usage(&peer_cmd_log, &why);
+    }
     enum err e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK)
         e = peer_home_manifest(&home, &manifest, &why);

@@ -200,6 +200,8 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
 {
     enum peer_level level = PEER_INFO;
     char log[PEER_PATH_BYTES];
+    if (v->relay && v->data)
+        return err_set(why, ERR_RANGE, "--relay measures nothing: leave out --data, or --relay");
     s->host = v->host;
     s->host.off_on_battery = v->battery && strcmp(v->battery, "never") == 0;
     if (v->hours)

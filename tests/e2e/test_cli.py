@@ -148,6 +148,10 @@ def test_usage_errors_exit_2(d):
     refused(2, "export needs --out", "export", "--home", d)
     refused(2, "retract needs --machine", "retract", "--home", d)
     refused(2, "does not take 'x'", "version", "x")
+    refused(2, "one of them", "status", "--home", d, "--watch", "--check")
+    refused(2, "whole ledger", "log", "--home", d, "--export", f"{d}/x", "--machine", "ab")
+    refused(2, "--codes needs --json", "log", "--home", d, "--codes")
+    refused(1, "--relay measures nothing", "run", "--home", f"{d}/h", "--relay", "--data", "x")
     assert run()[0] == 2
 
 
@@ -179,13 +183,15 @@ def test_an_error_is_one_line_whatever_it_holds(d):
 
 def test_output_that_cannot_be_written_is_a_failure(d):
     write(f"{d}/sst2.jsonl", b'{"sentence": "a b", "label": 1}\n')
-    for args in (["help"], ["version", "--json"], ["keygen", "--home", d], ["prepare", f"{d}/sst2.jsonl", "--task", "sst2"]):
+    solo_run(d)
+    for args in (["help"], ["version", "--json"], ["keygen", "--home", d], ["status", "--home", f"{d}/owner", "--watch", "--json"],
+                 ["log", "--home", f"{d}/owner", "--json"], ["prepare", f"{d}/sst2.jsonl", "--task", "sst2"]):
         for shell in ('"$@" > /dev/full', '"$@" >&-', '"$@" >&- <&-'):
             p = subprocess.run(["sh", "-c", shell, "sh", ONEBYTE, *args], capture_output=True, text=True, timeout=LIMIT_S)
             assert p.returncode == 1 and re.search("standard output|writing", p.stderr), (args, shell, p.returncode, p.stderr)
             assert len([x for x in p.stderr.splitlines() if "already has" not in x]) == 1, p.stderr
     subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "log", "--home", f"{d}/none"], timeout=LIMIT_S)
-    solo_run(d)  # neither stream is there: what would be said to it must not reach the home's files
+    # Neither stream is there: what would be said to it must not reach the home's files.
     subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "run", "--home", f"{d}/owner", "--linger", "0"], timeout=LIMIT_S)
     for name in ("log", "lock", "settings.json", "run.json"):
         assert b"finished at" not in read(f"{d}/owner/{name}") and b"onebyte: " not in read(f"{d}/owner/{name}"), name
@@ -289,7 +295,8 @@ def test_init_refusals(d):
     refused(1, "nowhere", "init", "--home", f"{d}/h", "--model", f"{d}/nowhere", *data)
     refused(1, "nothing.jsonl", *base, "--data", f"{d}/nothing.jsonl")
     refused(2, "--allow takes a machine id", *base, *data, "--admission", "allow", "--allow", "abc")
-    for address in ("one", "one:0", "one:x", "a b:7117"):
+    refused(2, "--allow needs --admission allow", *base, *data, "--allow", "ab" * 32)
+    for address in ("one", "one:0", "one:x", "a b:7117", "::1:7117", "*:7117"):
         refused(2, "--address takes HOST:PORT", *base, *data, "--address", address)
     os.mkfifo(f"{d}/pipe")
     refused(1, "pipe is not a regular file", *base, "--data", f"{d}/pipe")
