@@ -163,6 +163,8 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = print_all(ledger, v, &code);
         if (e != ERR_OK)
             (void)err_set(&why, e, "cannot read the ledger: %s", err_str(e));
+        else
+            e = net_ledger_sound(ledger, &why);
     }
     if (e != ERR_OK)
         code = peer_fail(&why);

@@ -108,6 +108,8 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
             (void)err_set(why, e, "cannot read the ledger: %s", err_str(e));
     }
     p->manifest = m;
+    if (e == ERR_OK && ledger)
+        e = net_ledger_sound(ledger, why);
     if (e == ERR_OK && p->segments > 0)
         e = gather_scores(p, v->ledger, ledger, why);
     net_ledger_close(ledger);

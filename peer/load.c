@@ -174,6 +174,8 @@ enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger,
         e = net_ledger_each(ledger, load_segment, &l);
     if (e == ERR_OK && l.failed == ERR_OK)
         e = net_ledger_each_control(ledger, load_control, &l);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = net_ledger_sound(ledger, why);
     return loading_end(&l, e, why);
 }
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -595,6 +596,20 @@ def test_a_home_belongs_to_one_run(d):
     solo_run(d)
     make_run(d, "--seed", 5)
     refused(1, "belongs to another run", "run", f"{d}/run.json", "--home", f"{d}/owner")
+
+
+def test_a_damaged_ledger_is_not_used_in_part(d):
+    solo_run(d)
+    db = sqlite3.connect(f"{d}/owner/ledger.db")
+    db.execute("UPDATE segment SET unix_ms = unix_ms + 1 WHERE seq = (SELECT max(seq) FROM segment)")
+    db.commit()
+    db.close()
+    for args in (["replay"], ["eval", "--max", "2"], ["export", "--out", f"{d}/out"], ["status"], ["plot", "--out", f"{d}/p.svg"],
+                 ["log", "--export", f"{d}/ledger"], ["log", "--json"]):
+        refused(1, "1 segments and 0 control events of .* are damaged", *args, "--home", f"{d}/owner")
+    assert not {"out", "p.svg", "ledger", "ledger.part"} & set(os.listdir(d)), os.listdir(d)
+    good("run", "--home", f"{d}/owner", "--linger", "0", "--log-level", "error")
+    good("replay", "--home", f"{d}/owner")
 
 
 def test_what_failed_is_not_remembered(d):
