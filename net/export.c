@@ -107,6 +107,8 @@ enum err net_ledger_export(struct net_ledger *l, const char *path, struct err_wh
     enum err e = write_all(l, &w);
     if (e != ERR_OK)
         (void)err_set(why, e, "%s", l->error[0] ? l->error : err_str(e));
+    else
+        e = net_ledger_sound(l, why);
     errno = 0;
     if (fflush(w.s.file) != 0 || fsync(fileno(w.s.file)) != 0)
         w.s.failed = true;

@@ -428,6 +428,16 @@ const char *net_ledger_error(const struct net_ledger *l)
     return l->error;
 }
 
+enum err net_ledger_sound(const struct net_ledger *l, struct err_why *why)
+{
+    const unsigned long long rows = l->walked.rows, controls = l->walked.controls;
+    if (rows == 0 && controls == 0)
+        return ERR_OK;
+    return err_set(why, ERR_FORMAT,
+                   "%llu segments and %llu control events of %s are damaged: start the peer (onebyte run), which fetches them again",
+                   rows, controls, l->path);
+}
+
 void net_ledger_damaged(const struct net_ledger *l, struct net_ledger_damage *out)
 {
     *out = l->opened;

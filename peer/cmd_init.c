@@ -68,6 +68,27 @@ static enum err save(const struct values *v, const struct peer_manifest *m,
     return ERR_OK;
 }
 
+/* What can be refused before the model is measured. */
+static enum err check(const struct values *v, struct err_why *why)
+{
+    struct peer_invite invite = {0};
+    uint8_t id[32];
+    char link[PEER_INVITE_BYTES];
+    struct err_why inner = {{0}};
+    if (strlen(v->address) >= sizeof invite.address)
+        return err_set(why, ERR_RANGE, "--address is longer than %zu bytes", sizeof invite.address - 1);
+    (void)snprintf(invite.address, sizeof invite.address, "%s", v->address);
+    peer_invite_print(link, &invite);
+    if (peer_invite_parse(&invite, link, &inner) != ERR_OK)
+        return err_set(why, ERR_RANGE, "--address takes HOST:PORT, not '%s'", v->address);
+    if (v->make.allow.n > 0 && strcmp(v->make.admission ? v->make.admission : "open", "allow") != 0)
+        return err_set(why, ERR_RANGE, "--allow needs --admission allow");
+    for (size_t i = 0; i < v->make.allow.n; i++)
+        if (net_unhex(id, 32, v->make.allow.items[i]) != ERR_OK)
+            return err_set(why, ERR_RANGE, "--allow takes a machine id, 64 hex digits, not '%s'", v->make.allow.items[i]);
+    return peer_check_out(v->out, why);
+}
+
 static int run(void *values, const char *const *args, size_t n_args)
 {
     const struct values *v = values;
@@ -82,7 +103,9 @@ static int run(void *values, const char *const *args, size_t n_args)
         (void)err_set(&why, ERR_RANGE, "init needs --model DIR and --data FILE");
         return peer_usage(&peer_cmd_init, &why);
     }
-    enum err e = peer_home_open(&home, v->common.home, true, &why);
+    enum err e = check(v, &why);
+    if (e == ERR_OK)
+        e = peer_home_open(&home, v->common.home, true, &why);
     if (e == ERR_OK)
         e = peer_home_identity(&home, &owner, true, NULL, &why);
     if (e == ERR_OK)
@@ -90,7 +113,7 @@ static int run(void *values, const char *const *args, size_t n_args)
     if (e == ERR_OK)
         e = save(v, &m, &home, &why);
     for (size_t i = 0; e == ERR_OK && i < made.n_notes; i++)
-        fprintf(stderr, "onebyte: %s\n", made.notes[i].text);
+        peer_say(&made.notes[i]);
     const int code = e == ERR_OK      ? report(v, &m, &made)
                      : e == ERR_RANGE ? peer_usage(&peer_cmd_init, &why)
                                       : peer_fail(&why);

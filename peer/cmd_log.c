@@ -10,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+extern const struct peer_command peer_cmd_log;
+
 struct values {
     struct peer_common common;
     const char *machine, *export_path;
@@ -138,6 +140,10 @@ static int run(void *values, const char *const *args, size_t n_args)
     int code = PEER_EXIT_OK;
     (void)args;
     (void)n_args;
+    if ((v->export_path && (v->machine || v->codes)) || (v->codes && !v->common.json)) {
+        (void)err_set(&why, ERR_RANGE, v->export_path ? "--export writes the whole ledger: leave out --machine and --codes" : "--codes needs --json");
+        return peer_usage(&peer_cmd_log, &why);
+    }
     enum err e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK)
         e = peer_home_manifest(&home, &manifest, &why);
@@ -145,7 +151,9 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = net_ledger_open(&ledger, peer_home_path(&home, "ledger.db", path), manifest.run_id,
                             nobody, true, &fresh, &why);
     if (e == ERR_OK && v->export_path) {
-        e = net_ledger_export(ledger, v->export_path, &why);
+        e = peer_check_out(v->export_path, &why);
+        if (e == ERR_OK)
+            e = net_ledger_export(ledger, v->export_path, &why);
         if (e == ERR_OK && v->common.json)
             code = peer_json_print(json_pack("{s:s, s:o}", "exported", v->export_path, "run_id",
                                              peer_json_hex(manifest.run_id, 32)));
@@ -155,6 +163,8 @@ static int run(void *values, const char *const *args, size_t n_args)
         e = print_all(ledger, v, &code);
         if (e != ERR_OK)
             (void)err_set(&why, e, "cannot read the ledger: %s", err_str(e));
+        else
+            e = net_ledger_sound(ledger, &why);
     }
     if (e != ERR_OK)
         code = peer_fail(&why);

@@ -93,7 +93,9 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
     struct net_ledger *ledger = NULL;
     bool fresh = false;
     enum err e = ERR_OK;
-    if (!v->ledger)
+    if (v->ledger)
+        TRY(peer_check_regular(v->ledger, why)); /* it is read twice */
+    else
         TRY(net_ledger_open(&ledger, peer_home_path(home, "ledger.db", path), m->run_id, nobody,
                             true, &fresh, why));
     for (int pass = 0; pass < 2 && e == ERR_OK; pass++) {
@@ -106,6 +108,8 @@ static enum err gather(struct plotting *p, const struct values *v, const struct 
             (void)err_set(why, e, "cannot read the ledger: %s", err_str(e));
     }
     p->manifest = m;
+    if (e == ERR_OK && ledger)
+        e = net_ledger_sound(ledger, why);
     if (e == ERR_OK && p->segments > 0)
         e = gather_scores(p, v->ledger, ledger, why);
     net_ledger_close(ledger);
@@ -125,6 +129,8 @@ static enum err write_out(const struct plotting *p, const char *name, const char
     enum err e = peer_plot_write(&p->plot, name, f);
     if (fclose(f) != 0 || e != ERR_OK)
         e = err_set(why, ERR_NOMEM, "out of memory");
+    if (e == ERR_OK && path)
+        e = peer_check_out(path, why);
     if (e == ERR_OK && path)
         e = peer_write_file(path, text, n, 0644, why);
     else if (e == ERR_OK && fwrite(text, 1, n, stdout) != n)

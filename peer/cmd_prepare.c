@@ -1,4 +1,5 @@
 #include "peer/json_out.h"
+#include "peer/manifest.h"
 #include "peer/options.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +20,7 @@ static enum err write_file(uint64_t *n, const struct values *v, const char *inpu
     char part[4096];
     if (snprintf(part, sizeof part, "%s.part", v->out) >= (int)sizeof part)
         return err_set(why, ERR_RANGE, "%s: path too long", v->out);
+    TRY(peer_check_out(v->out, why));
     FILE *f = fopen(part, "wb");
     if (!f)
         return err_set(why, ERR_IO, "%s: %s", part, strerror(errno));

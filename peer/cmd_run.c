@@ -121,8 +121,7 @@ static enum err find_model(struct setup *s, const struct values *v, const char *
             return err_set(why, ERR_NOTFOUND, "where is the base model? --model DIR, or --connect ADDR to fetch it from a peer");
         TRY(peer_join_model(&s->home, s->connect, s->n_connect, &s->manifest, dir, why));
     }
-    TRY(peer_absolute(s->model_dir, dir, why));
-    return peer_home_set(&s->home, "model", s->model_dir, why);
+    return peer_absolute(s->model_dir, dir, why);
 }
 
 /* The examples: --data, else as for the model; none is fine (relay only). */
@@ -142,8 +141,7 @@ static enum err find_data(struct setup *s, const struct values *v, const char *a
         return ERR_OK;
     if (s->manifest.public_data)
         TRY(peer_manifest_check_data(&s->manifest.data, path, why));
-    TRY(peer_absolute(s->data_path, path, why));
-    return peer_home_set(&s->home, "data", s->data_path, why);
+    return peer_absolute(s->data_path, path, why);
 }
 
 /* The run's eval set, to score checkpoints on.  One that is named must be it; one that is only remembered may be gone. */
@@ -173,6 +171,7 @@ static enum err find_eval(struct setup *s, const struct values *v, const char *a
     return peer_home_set(&s->home, "eval_data", s->eval_path, why);
 }
 
+/* Opens model and data; then this home remembers them: a mistyped --model must not replace the one that works. */
 static enum err open_engine(struct setup *s, const struct values *v, struct err_why *why)
 {
     char verified[PEER_PATH_BYTES];
@@ -181,9 +180,12 @@ static enum err open_engine(struct setup *s, const struct values *v, struct err_
     o.device = v->device ? v->device : "auto";
     o.precision = v->precision;
     TRY(peer_engine_open(&s->engine, &s->manifest, &o, why));
-    if (s->data_path[0])
+    if (s->data_path[0]) {
+        TRY(peer_check_regular(s->data_path, why));
         TRY(peer_engine_data(&s->engine, &s->data, s->data_path, why));
-    return ERR_OK;
+        TRY(peer_home_set(&s->home, "data", s->data_path, why));
+    }
+    return peer_home_set(&s->home, "model", s->model_dir, why);
 }
 
 static void close_engine(struct setup *s)
@@ -198,6 +200,8 @@ static enum err set_up(struct setup *s, const struct values *v, const char *arg,
 {
     enum peer_level level = PEER_INFO;
     char log[PEER_PATH_BYTES];
+    if (v->relay && v->data)
+        return err_set(why, ERR_RANGE, "--relay measures nothing: leave out --data, or --relay");
     s->host = v->host;
     s->host.off_on_battery = v->battery && strcmp(v->battery, "never") == 0;
     if (v->hours)

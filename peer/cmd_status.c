@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+extern const struct peer_command peer_cmd_status;
+
 struct values {
     struct peer_common common;
     bool watch, check;
@@ -367,7 +369,7 @@ static int watch(const struct values *v, struct peer_home *h)
             json_decref(o);
         if (!v->common.json)
             printf("\n");
-        if (fflush(stdout) != 0)
+        if (fflush(stdout) != 0 || ferror(stdout))
             return PEER_EXIT_FAILED;
         nanosleep(&pause, NULL);
     }
@@ -382,6 +384,10 @@ static int run(void *values, const char *const *args, size_t n_args)
     json_t *o = NULL;
     (void)args;
     (void)n_args;
+    if (v->watch && v->check) {
+        (void)err_set(&why, ERR_RANGE, "--check is one line and --watch never ends: give one of them");
+        return peer_usage(&peer_cmd_status, &why);
+    }
     enum err e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK && v->watch)
         return watch(v, &home);

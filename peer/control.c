@@ -180,20 +180,25 @@ void peer_control_reply(struct peer_control *c, uint64_t client, json_t *reply)
 
 /* ---- client ---- */
 
-static int dial(const char *dir)
+/* ERR_NOTFOUND: no peer; ERR_AGAIN: it takes nobody in (stopped by a signal, say), and its queue is full. */
+static enum err dial(int *out, const char *dir, int timeout_ms)
 {
     struct sockaddr_un a;
+    const struct timeval patience = {.tv_sec = timeout_ms / 1000};
     const int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
-        return -1;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        return ERR_NOTFOUND;
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    enum err e = ERR_NOTFOUND;
     address(&a, dir_fd);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&a, sizeof a) != 0) {
-        close(fd);
-        fd = -1;
-    }
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0)
+        e = connect(fd, (const struct sockaddr *)&a, sizeof a) == 0 ? ERR_OK : errno == EAGAIN ? ERR_AGAIN : ERR_NOTFOUND;
     close(dir_fd);
-    return fd;
+    if (e == ERR_OK)
+        *out = fd;
+    else if (fd >= 0)
+        close(fd);
+    return e;
 }
 
 /* One line from fd, without its newline; malloc'd. */
@@ -239,18 +244,19 @@ enum err peer_control_call(const char *dir, json_t *request, int timeout_ms, jso
     json_decref(request);
     if (!text)
         return err_set(why, ERR_NOMEM, "out of memory");
-    const int fd = dial(dir);
-    if (fd < 0) {
+    int fd = -1;
+    enum err e = dial(&fd, dir, timeout_ms);
+    if (e == ERR_NOTFOUND) {
         free(text);
-        return err_set(why, ERR_NOTFOUND, "no peer is running in %s; start one with `onebyte run`", dir);
+        return err_set(why, e, "no peer is running in %s; start one with `onebyte run`", dir);
     }
     const size_t n = strlen(text);
     text[n] = '\n';
-    enum err e = send(fd, text, n + 1, MSG_NOSIGNAL) == (ssize_t)(n + 1) ? ERR_OK : ERR_IO;
-    free(text);
     if (e == ERR_OK)
-        e = read_line(fd, timeout_ms, &line);
-    close(fd);
+        e = send(fd, text, n + 1, MSG_NOSIGNAL) == (ssize_t)(n + 1) ? read_line(fd, timeout_ms, &line) : ERR_IO;
+    free(text);
+    if (fd >= 0)
+        close(fd);
     if (e == ERR_AGAIN)
         return err_set(why, e, "the peer in %s did not answer within %d s; see its log", dir, timeout_ms / 1000);
     if (e != ERR_OK)

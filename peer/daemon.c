@@ -225,9 +225,15 @@ static enum err start_signals(struct daemon *d, struct err_why *why)
         return err_set(why, ERR_IO, "eventfd: %s", strerror(errno));
     d->signals = signal_event;
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: an error code */
-    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        struct sigaction before;
+        if (sigaction(numbers[i], NULL, &before) != 0)
+            return err_set(why, ERR_IO, "sigaction: %s", strerror(errno));
+        if (numbers[i] == SIGHUP && before.sa_handler == SIG_IGN)
+            continue; /* nohup */
         if (sigaction(numbers[i], &act, NULL) != 0)
             return err_set(why, ERR_IO, "sigaction: %s", strerror(errno));
+    }
     return ERR_OK;
 }
 

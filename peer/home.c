@@ -222,10 +222,15 @@ static enum err texts_set(const char *path, unsigned mode, const char *key, cons
 {
     json_t *o = texts_load(path);
     char *text = NULL;
+    const char *now = json_string_value(json_object_get(o, key));
+    if (now && strcmp(now, value) == 0) { /* a peer starts on a full disk too */
+        json_decref(o);
+        return ERR_OK;
+    }
     if (!o || json_object_set_new(o, key, json_string(value)) != 0 ||
         !(text = json_dumps(o, JSON_INDENT(1)))) {
         json_decref(o);
-        return err_set(why, ERR_NOMEM, "cannot save the setting %s", key);
+        return err_set(why, ERR_NOMEM, "cannot save the setting %s: %s is not UTF-8, or memory is out", key, value);
     }
     const enum err e = peer_write_file(path, text, strlen(text), mode, why);
     free(text);

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <onebyte/net/id.h>
+#include <onebyte/net/transport.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,12 +18,9 @@ bool peer_invite_is(const char *text)
 /* HOST:PORT with a host and a port from 1 to 65535. */
 static bool address_ok(const char *address)
 {
-    const char *colon = strrchr(address, ':');
-    if (!colon || colon == address || strspn(colon + 1, "0123456789") != strlen(colon + 1))
-        return false;
-    unsigned port = 0;
-    return strlen(colon + 1) <= 5 && sscanf(colon + 1, "%u", &port) == 1 && port >= 1 &&
-           port <= 65535 && !strpbrk(address, " \t\r\n/?");
+    char host[64];
+    uint16_t port = 0;
+    return net_address_split(host, &port, address, NULL) == ERR_OK && port > 0 && strcmp(host, "*") != 0;
 }
 
 enum err peer_invite_parse(struct peer_invite *out, const char *text, struct err_why *why)

@@ -174,6 +174,8 @@ enum err peer_load_ledger(struct net_gossip *g, struct net_ledger *ledger,
         e = net_ledger_each(ledger, load_segment, &l);
     if (e == ERR_OK && l.failed == ERR_OK)
         e = net_ledger_each_control(ledger, load_control, &l);
+    if (e == ERR_OK && l.failed == ERR_OK)
+        e = net_ledger_sound(ledger, why);
     return loading_end(&l, e, why);
 }
 
@@ -319,6 +321,7 @@ enum err peer_load_portable(struct net_gossip *g, const char *path, const struct
                             struct peer_loaded *out, struct err_why *why)
 {
     struct loading l;
+    TRY(peer_check_regular(path, why)); /* it is read three times */
     TRY(loading_init(&l, g, m, engine, out));
     l.go_on = go_on;
     l.ctx = ctx;

@@ -1,9 +1,11 @@
 /* onebyte: finds the command and runs it.  The only place that exits. */
 #include "peer/options.h"
 #include <onebyte/net/id.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void overview(FILE *out)
 {
@@ -50,6 +52,10 @@ static int help(int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct err_why why = {{0}};
+    /* A closed standard stream would be the next file or socket we open, and get our text: a stand-in refuses it. */
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return PEER_EXIT_FAILED;
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe or socket is an error code, not a death */
     (void)signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk: likewise */
     if (net_start() != ERR_OK) {
@@ -62,7 +68,7 @@ int main(int argc, char **argv)
         return PEER_EXIT_USAGE;
     }
     if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "help") == 0)
-        return help(argc - 2, argv + 2);
+        return peer_flush(help(argc - 2, argv + 2));
     const struct peer_command *c =
         peer_command_find(strcmp(name, "--version") == 0 ? "version" : name);
     if (!c) {

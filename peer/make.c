@@ -330,6 +330,7 @@ static enum err check_data(const struct peer_engine *e, const struct peer_make *
         k->length_max && k->length_max < context ? (uint32_t)k->length_max : context;
     if (!path)
         return ERR_OK;
+    TRY(peer_check_regular(path, why));
     TRY(zo_dataset_open(&d, path, e->tokenizer, length, why));
     const uint64_t n = zo_dataset_size(d), cut = zo_dataset_cut_examples(d);
     enum err code = peer_engine_fits(e, d, path, why);

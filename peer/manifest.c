@@ -96,7 +96,11 @@ static enum err get_text(const struct reader *r, const char *key, bool required,
         return err_set(r->why, ERR_FORMAT,
                        "manifest: field '%s%s' must be a text of at most %zu bytes", r->where, key,
                        bytes_max);
-    *out = json_string_value(v);
+    const char *text = json_string_value(v);
+    for (const char *c = text; *c; c++) /* texts reach terminals: the owner may be anybody */
+        if ((unsigned char)*c < ' ' || *c == 127)
+            return err_set(r->why, ERR_FORMAT, "manifest: field '%s%s' holds a control character", r->where, key);
+    *out = text;
     return ERR_OK;
 }
 

@@ -86,6 +86,10 @@ NODISCARD enum err peer_manifest_check_data(const struct peer_data *d, const cha
 
 /* Whole file; *text malloc'd and NUL-terminated.  Refuses more than max bytes. */
 NODISCARD enum err peer_read_file(char **text, size_t *n, const char *path, size_t max, struct err_why *why);
+/* A file that can be read twice and ends: no pipe, no device, no folder. */
+NODISCARD enum err peer_check_regular(const char *path, struct err_why *why);
+/* Something that a rename would wrongly replace lies at `path`: a device (as root), a pipe, a link, a folder. */
+NODISCARD enum err peer_check_out(const char *path, struct err_why *why);
 /* Temporary name, fsync, rename. */
 NODISCARD enum err peer_write_file(const char *path, const void *p, size_t n, unsigned mode, struct err_why *why);
 #endif

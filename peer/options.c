@@ -1,5 +1,6 @@
 #include "peer/options.h"
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,18 @@ static enum err parse_f64(double *out, const struct peer_option *o, const char *
     return ERR_OK;
 }
 
+/* What we are given is written into JSON: settings, manifests, answers. */
+static enum err check_text(const struct peer_option *o, const char *text, struct err_why *why)
+{
+    json_t *json = json_string(text);
+    json_decref(json);
+    if (!json)
+        return err_set(why, ERR_RANGE, "--%s takes %s in UTF-8", o->name, o->value);
+    if (text[0] == '\0')
+        return err_set(why, ERR_RANGE, "--%s takes %s, not an empty text", o->name, o->value);
+    return ERR_OK;
+}
+
 static enum err option_set(void *values, const struct peer_option *o, const char *text,
                            struct err_why *why)
 {
@@ -95,8 +108,7 @@ static enum err option_set(void *values, const struct peer_option *o, const char
         *(const char **)at = text;
         return ERR_OK;
     case PEER_TEXT:
-        if (text[0] == '\0')
-            return err_set(why, ERR_RANGE, "--%s takes %s, not an empty text", o->name, o->value);
+        TRY(check_text(o, text, why));
         *(const char **)at = text;
         return ERR_OK;
     case PEER_U64:
@@ -108,6 +120,7 @@ static enum err option_set(void *values, const struct peer_option *o, const char
         if (list->n == PEER_LIST_MAX)
             return err_set(why, ERR_RANGE, "--%s may be given at most %d times", o->name,
                            PEER_LIST_MAX);
+        TRY(check_text(o, text, why));
         list->items[list->n++] = text;
         return ERR_OK;
     }
@@ -265,17 +278,41 @@ void peer_options_man(const struct peer_command *c, FILE *out)
             ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage.\n.SH SEE ALSO\n.BR onebyte (1)\n");
 }
 
+void peer_say(const struct err_why *why)
+{
+    struct err_why line = *why;
+    for (char *c = line.text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127)
+            *c = '?';
+    fprintf(stderr, "onebyte: %s\n", line.text);
+}
+
+static bool reported; /* why the command failed, already */
+
 int peer_fail(const struct err_why *why)
 {
-    fprintf(stderr, "onebyte: %s\n", why->text);
+    reported = true;
+    peer_say(why);
     return PEER_EXIT_FAILED;
 }
 
 int peer_usage(const struct peer_command *c, const struct err_why *why)
 {
     (void)c;
-    fprintf(stderr, "onebyte: %s\n", why->text);
+    reported = true;
+    peer_say(why);
     return PEER_EXIT_USAGE;
+}
+
+int peer_flush(int code)
+{
+    struct err_why why;
+    const bool now = fflush(stdout) != 0;
+    if ((!now && !ferror(stdout)) || reported)
+        return code;
+    (void)err_set(&why, ERR_IO, "cannot write to standard output%s%s", now ? ": " : "", now ? strerror(errno) : "");
+    peer_say(&why);
+    return code == PEER_EXIT_OK ? PEER_EXIT_FAILED : code;
 }
 
 int peer_command_run(const struct peer_command *c, int argc, char *const *argv)
@@ -296,9 +333,5 @@ int peer_command_run(const struct peer_command *c, int argc, char *const *argv)
     else
         code = c->run(values, args, n_args);
     free(values);
-    if (fflush(stdout) != 0 && code == PEER_EXIT_OK) {
-        (void)err_set(&why, ERR_IO, "cannot write to standard output: %s", strerror(errno));
-        code = peer_fail(&why);
-    }
-    return code;
+    return peer_flush(code);
 }

@@ -77,7 +77,12 @@ NODISCARD enum err peer_options_completion(const char *shell, FILE *out, struct 
 /* Parses and runs one command: what main does after finding it.  Returns the exit code. */
 int peer_command_run(const struct peer_command *c, int argc, char *const *argv);
 
-/* "onebyte: LINE" on stderr; returns PEER_EXIT_FAILED (resp. USAGE) so that a command can `return peer_fail(&why)`. */
+/* At the end: `code`, or failed and one line when standard output did not take all. */
+int peer_flush(int code);
+
+/* "onebyte: LINE" on stderr: one line, and no control character of a file or an argument reaches the terminal. */
+void peer_say(const struct err_why *why);
+/* peer_say; returns PEER_EXIT_FAILED (resp. USAGE) so that a command can `return peer_fail(&why)`. */
 int peer_fail(const struct err_why *why);
 int peer_usage(const struct peer_command *c, const struct err_why *why);
 

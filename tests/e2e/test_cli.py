@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -148,6 +149,10 @@ def test_usage_errors_exit_2(d):
     refused(2, "export needs --out", "export", "--home", d)
     refused(2, "retract needs --machine", "retract", "--home", d)
     refused(2, "does not take 'x'", "version", "x")
+    refused(2, "one of them", "status", "--home", d, "--watch", "--check")
+    refused(2, "whole ledger", "log", "--home", d, "--export", f"{d}/x", "--machine", "ab")
+    refused(2, "--codes needs --json", "log", "--home", d, "--codes")
+    refused(1, "--relay measures nothing", "run", "--home", f"{d}/h", "--relay", "--data", "x")
     assert run()[0] == 2
 
 
@@ -167,6 +172,44 @@ def test_version(d):
     v = good_json("version")
     assert v["arith"] == 1 and v["wire"] == 1 and v["kernels"], v
     assert v["version"] in good("--version")
+
+
+def test_an_error_is_one_line_whatever_it_holds(d):
+    refused(2, r"no command 'a\?b\?\[2J'", "a\nb\x1b[2J")
+    refused(1, r"no peer lives in .*/a\?b:", "log", "--home", f"{d}/a\nb")
+    refused(1, "'name' holds a control character", "init", "--home", d, "--model", f"{DEMO}/model", "--data",
+            f"{DEMO}/train.jsonl", "--out", f"{d}/r.json", "--name", "\x1b[2J")
+    refused(2, "--data takes FILE in UTF-8", "eval", "--model", f"{DEMO}/model", "--data", "\udcff")
+
+
+def test_output_that_cannot_be_written_is_a_failure(d):
+    write(f"{d}/sst2.jsonl", b'{"sentence": "a b", "label": 1}\n')
+    solo_run(d)
+    for args in (["help"], ["version", "--json"], ["keygen", "--home", d], ["status", "--home", f"{d}/owner", "--watch", "--json"],
+                 ["log", "--home", f"{d}/owner", "--json"], ["prepare", f"{d}/sst2.jsonl", "--task", "sst2"]):
+        for shell in ('"$@" > /dev/full', '"$@" >&-', '"$@" >&- <&-'):
+            p = subprocess.run(["sh", "-c", shell, "sh", ONEBYTE, *args], capture_output=True, text=True, timeout=LIMIT_S)
+            assert p.returncode == 1 and re.search("standard output|writing", p.stderr), (args, shell, p.returncode, p.stderr)
+            assert len([x for x in p.stderr.splitlines() if "already has" not in x]) == 1, p.stderr
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "log", "--home", f"{d}/none"], timeout=LIMIT_S)
+    # Neither stream is there: what would be said to it must not reach the home's files.
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", ONEBYTE, "run", "--home", f"{d}/owner", "--linger", "0"], timeout=LIMIT_S)
+    for name in ("log", "lock", "settings.json", "run.json"):
+        assert b"finished at" not in read(f"{d}/owner/{name}") and b"onebyte: " not in read(f"{d}/owner/{name}"), name
+
+
+def test_out_replaces_no_pipe_and_no_link(d):
+    solo_run(d)
+    write(f"{d}/sst2.jsonl", b'{"sentence": "a b", "label": 1}\n')
+    os.mkfifo(f"{d}/pipe")
+    os.symlink(f"{d}/sst2.jsonl", f"{d}/link")
+    os.mkdir(f"{d}/folder")
+    for out in ("pipe", "link", "folder"):
+        for args in (["plot", "--home", f"{d}/owner", "--out"], ["log", "--home", f"{d}/owner", "--export"],
+                     ["prepare", f"{d}/sst2.jsonl", "--task", "sst2", "--out"],
+                     ["init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--out"]):
+            refused(1, f"{out} is not a regular file", *args, f"{d}/{out}")
+    assert {"pipe", "link", "folder"} == {n for n in os.listdir(d) if n.startswith(("pipe", "link", "folder"))}, os.listdir(d)
 
 
 # ---- keygen ----
@@ -252,6 +295,12 @@ def test_init_refusals(d):
     refused(2, "--warmup", *base, *data, "--warmup", "1000", "--steps", "1000")
     refused(1, "nowhere", "init", "--home", f"{d}/h", "--model", f"{d}/nowhere", *data)
     refused(1, "nothing.jsonl", *base, "--data", f"{d}/nothing.jsonl")
+    refused(2, "--allow takes a machine id", *base, *data, "--admission", "allow", "--allow", "abc")
+    refused(2, "--allow needs --admission allow", *base, *data, "--allow", "ab" * 32)
+    for address in ("one", "one:0", "one:x", "a b:7117", "::1:7117", "*:7117"):
+        refused(2, "--address takes HOST:PORT", *base, *data, "--address", address)
+    os.mkfifo(f"{d}/pipe")
+    refused(1, "pipe is not a regular file", *base, "--data", f"{d}/pipe")
     write(f"{d}/empty.jsonl", b"")
     refused(1, "empty.jsonl", *base, "--data", f"{d}/empty.jsonl")
     write(f"{d}/bad.jsonl", b'{"text": "mara ran ."}\n{"text": 7}\n')
@@ -259,6 +308,18 @@ def test_init_refusals(d):
     refused(1, r"bad\.jsonl.*\b2\b", *base, *data, "--eval-data", f"{d}/bad.jsonl")
     assert not os.path.exists(f"{d}/r.json")
     refused(1, "cannot write", "init", "--home", f"{d}/h", "--model", f"{DEMO}/model", *data, "--out", f"{d}/no/such/r.json")
+
+
+def test_a_full_disk_leaves_the_old_manifest(d):
+    make_run(d, "--lr", "0.01")
+    before = {name: read(f"{d}/{name}") for name in ("run.json", "run.json.sig")}
+    args = ["init", "--home", f"{d}/owner", "--model", f"{DEMO}/model", "--data", f"{DEMO}/train.jsonl", "--lr", "0.02", "--out"]
+    for out in ("run.json", "new.json"):
+        p = subprocess.run(["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", ONEBYTE, *args, f"{d}/{out}"], capture_output=True, text=True,
+                           timeout=LIMIT_S)  # room for the signature, not for the manifest
+        assert p.returncode == 1 and "cannot write" in p.stderr, (p.returncode, p.stderr)
+    assert before == {name: read(f"{d}/{name}") for name in before}
+    assert set(os.listdir(d)) == {"owner", "run.json", "run.json.sig", "run.json.paths"}, os.listdir(d)
 
 
 def test_a_flipped_bit_in_a_manifest_is_refused(d):
@@ -350,6 +411,9 @@ def test_eval_of_broken_models(d):
     refused(1, "nonsense", *broken("config.json", edit("model_type", "nonsense")))
     refused(1, r"tokenizer\.json", *broken("tokenizer.json", lambda p: write(p, b"{")))
     refused(1, r"tokenizer\.json", *broken("tokenizer.json", os.unlink))
+    for key, value in (("rope_theta", "10000"), ("head_dim", -1), ("mlp_bias", 1), ("rope_scaling", "linear")):
+        refused(1, f"{key} must be", *broken("config.json", edit(key, value)))
+    refused(1, "/dev/zero:1: a line of more than 64 MiB", "eval", "--model", f"{DEMO}/model", "--data", "/dev/zero")
     refused(1, "needs --data", "eval", "--model", f"{DEMO}/model")
     refused(1, "no peer lives", "eval", "--home", f"{d}/nobody", "--data", f"{DEMO}/eval.jsonl")
 
@@ -532,6 +596,36 @@ def test_a_home_belongs_to_one_run(d):
     solo_run(d)
     make_run(d, "--seed", 5)
     refused(1, "belongs to another run", "run", f"{d}/run.json", "--home", f"{d}/owner")
+
+
+def test_a_damaged_ledger_is_not_used_in_part(d):
+    solo_run(d)
+    db = sqlite3.connect(f"{d}/owner/ledger.db")
+    db.execute("UPDATE segment SET unix_ms = unix_ms + 1 WHERE seq = (SELECT max(seq) FROM segment)")
+    db.commit()
+    db.close()
+    for args in (["replay"], ["eval", "--max", "2"], ["export", "--out", f"{d}/out"], ["status"], ["plot", "--out", f"{d}/p.svg"],
+                 ["log", "--export", f"{d}/ledger"], ["log", "--json"]):
+        refused(1, "1 segments and 0 control events of .* are damaged", *args, "--home", f"{d}/owner")
+    assert not {"out", "p.svg", "ledger", "ledger.part"} & set(os.listdir(d)), os.listdir(d)
+    good("run", "--home", f"{d}/owner", "--linger", "0", "--log-level", "error")
+    good("replay", "--home", f"{d}/owner")
+
+
+def test_what_failed_is_not_remembered(d):
+    solo_run(d)
+    before = read(f"{d}/owner/settings.json")
+    end = ["--home", f"{d}/owner", "--linger", "0", "--log-level", "error"]
+    refused(1, "nowhere", "run", *end, "--model", f"{d}/nowhere")
+    refused(1, "nothing.jsonl", "run", *end, "--data", f"{d}/nothing.jsonl")
+    assert read(f"{d}/owner/settings.json") == before
+    with open(f"{d}/huge.jsonl", "wb") as f:
+        f.truncate(1 << 40)  # no byte of it is read
+    refused(1, "huge.jsonl is not this run's data", "run", *end, "--eval-data", f"{d}/huge.jsonl")
+    os.mkfifo(f"{d}/pipe")
+    refused(1, "pipe is not a regular file", "run", f"{d}/pipe", *end)
+    refused(1, "pipe is not a regular file", "replay", "--home", f"{d}/owner", "--ledger", f"{d}/pipe")
+    good("run", *end)
 
 
 def main():

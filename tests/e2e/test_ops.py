@@ -5,6 +5,8 @@ import os
 import pty
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,6 +86,27 @@ def test_check(folder, swarm):
     a.kill()
     code, out, _ = call("status", "--check", "--home", a.home)
     assert code == 2 and "not running" in out, out
+
+
+def test_nohup_and_a_stopped_peer(folder, swarm):
+    """A hang-up that the caller ignores ends nothing; a peer that stands still keeps no command longer than it promises."""
+    a = swarm().peer("a").start(preexec=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    a.wait_status("contributing", lambda x: x["records"]["own"] > 0)
+    a.process.send_signal(signal.SIGHUP)
+    a.process.send_signal(signal.SIGSTOP)
+    home = os.open(a.home, os.O_RDONLY)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+    for w in waiting:
+        w.setblocking(False)
+        w.connect_ex(f"/proc/self/fd/{home}/control.sock")  # a socket's path has 107 bytes at most
+    p = subprocess.run([ONEBYTE, "pause", "--home", a.home], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 1 and "did not answer within 10 s" in p.stderr, (p.returncode, p.stderr)
+    for w in waiting:
+        w.close()
+    os.close(home)
+    a.process.send_signal(signal.SIGCONT)
+    a.wait_status("still there", lambda x: x["contributing"])
+    assert a.end() == 0
 
 
 def test_page(folder, swarm):

@@ -477,7 +477,7 @@ static enum err read_file(struct zo_dataset *d, const struct reader *r, FILE *f,
     size_t cap = 0, number = 0;
     enum err e = ERR_OK;
     ssize_t n;
-    while (!e && (n = getline(&line, &cap, f)) >= 0) {
+    while (!e && (n = zo_getline(&line, &cap, f)) >= 0) {
         const size_t skip = number++ == 0 && n >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
         if (is_blank(line + skip, (size_t)n - skip))
             continue;
@@ -486,8 +486,8 @@ static enum err read_file(struct zo_dataset *d, const struct reader *r, FILE *f,
         if (e)
             e = err_set(why, e, "%s:%zu: %s", path, number, *r->why->text ? r->why->text : err_str(e));
     }
-    if (!e && ferror(f))
-        e = err_set(why, ERR_IO, "%s: %s", path, strerror(errno));
+    if (!e)
+        e = zo_getline_end(f, path, number, why);
     free(line);
     if (!e && d->n == 0)
         e = err_set(why, ERR_FORMAT, "%s: empty: no example in it", path);

@@ -6,10 +6,17 @@
 #include <onebyte/base/err.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <sys/types.h>
 
 /* *root <- the JSON file; the caller json_decref's it.  ERR_NOTFOUND (no such file), ERR_IO, ERR_FORMAT; why names the
  * path, and the line of a syntax error. */
 NODISCARD enum err zo_json_open(json_t **root, const char *path, struct err_why *why);
+
+/* As getline(3); a line of LIMIT_LINE_BYTES or more ends the reading, as an error does. */
+ssize_t zo_getline(char **line, size_t *cap, FILE *f);
+/* After the last zo_getline: ERR_IO unless the file has ended; why names path and line. */
+NODISCARD enum err zo_getline_end(FILE *f, const char *path, size_t number, struct err_why *why);
 
 /* The member, or NULL when it is absent or null. */
 json_t *zo_json_member(const json_t *object, const char *key);

@@ -38,14 +38,14 @@ static enum err read_merges_txt(json_t **list, const char *dir, struct err_why *
     size_t cap = 0;
     ssize_t n;
     bool ok = out != NULL;
-    while (ok && (n = getline(&line, &cap, f)) >= 0) {
+    while (ok && (n = zo_getline(&line, &cap, f)) >= 0) {
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
             n--;
         if (n == 0 || strncmp(line, "#version", 8) == 0)
             continue;
         ok = json_array_append_new(out, json_stringn(line, (size_t)n)) == 0;
     }
-    const bool failed = ferror(f) != 0;
+    const bool failed = ok && !feof(f);
     free(line);
     fclose(f);
     if (!ok || failed) {

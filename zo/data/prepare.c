@@ -332,7 +332,7 @@ static enum err read_file(struct reading *f, FILE *in, struct err_why *why)
     size_t cap = 0, number = 0;
     ssize_t n;
     enum err e = ERR_OK;
-    while (!e && (n = getline(&line, &cap, in)) >= 0) {
+    while (!e && (n = zo_getline(&line, &cap, in)) >= 0) {
         number++;
         const size_t skip = number == 1 && n >= 3 && memcmp(line, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
         while ((size_t)n > skip && (line[n - 1] == '\n' || line[n - 1] == '\r'))
@@ -343,8 +343,8 @@ static enum err read_file(struct reading *f, FILE *in, struct err_why *why)
         if (e)
             e = err_set(why, e, "%s:%zu: %s", f->path, number, *f->why.text ? f->why.text : err_str(e));
     }
-    if (!e && ferror(in))
-        e = err_set(why, ERR_IO, "%s: %s", f->path, strerror(errno));
+    if (!e)
+        e = zo_getline_end(in, f->path, number, why);
     if (!e && json_array_size(f->examples) == 0)
         e = err_set(why, ERR_FORMAT, "%s: no example in it", f->path);
     free(line);

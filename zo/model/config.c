@@ -67,6 +67,40 @@ enum err zo_config_act(const json_t *root, const char *key, const char *otherwis
                    key, name);
 }
 
+/* Fields that may be left out: one of another type would silently become its default, and the model another one. */
+static enum err check_types(const json_t *root, struct err_why *why)
+{
+    enum kind { NUMBER, COUNT, YES_NO, OBJECT };
+    static const char *const what[] = {"a number", "a whole number, 0 or more", "true or false", "an object"};
+    static const struct {
+        const char *key;
+        enum kind kind;
+    } optional[] = {
+        {"num_key_value_heads", COUNT},     {"head_dim", COUNT},
+        {"sliding_window", COUNT},          {"sliding_window_pattern", COUNT},
+        {"max_window_layers", COUNT},       {"word_embed_proj_dim", COUNT},
+        {"type_vocab_size", COUNT},         {"rope_theta", NUMBER},
+        {"rope_local_base_freq", NUMBER},   {"rotary_emb_base", NUMBER},
+        {"partial_rotary_factor", NUMBER},  {"rotary_pct", NUMBER},
+        {"query_pre_attn_scalar", NUMBER},  {"attn_logit_softcapping", NUMBER},
+        {"final_logit_softcapping", NUMBER}, {"layer_norm_eps", NUMBER},
+        {"layer_norm_epsilon", NUMBER},     {"attention_bias", YES_NO},
+        {"mlp_bias", YES_NO},               {"use_sliding_window", YES_NO},
+        {"tie_word_embeddings", YES_NO},    {"enable_bias", YES_NO},
+        {"do_layer_norm_before", YES_NO},   {"use_parallel_residual", YES_NO},
+        {"is_decoder", YES_NO},             {"rope_scaling", OBJECT},
+        {"rope_parameters", OBJECT},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(optional); i++) {
+        const json_t *v = json_object_get(root, optional[i].key);
+        const bool fits[] = {json_is_number(v), json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) <= UINT32_MAX,
+                             json_is_boolean(v), json_is_object(v)};
+        if (v && !json_is_null(v) && !fits[optional[i].kind])
+            return err_set(why, ERR_FORMAT, "config.json: %s must be %s", optional[i].key, what[optional[i].kind]);
+    }
+    return ERR_OK;
+}
+
 /* The first of two spellings that is there; the first when neither is, so that messages name the
  * usual one. */
 static const char *either(const json_t *root, const char *a, const char *b)
@@ -186,10 +220,12 @@ static enum err read_root(struct zo_model *m, const json_t *root, const char *di
     m->model_type = strdup(type);
     if (!m->model_type)
         return err_set(why, ERR_NOMEM, "out of memory");
-    if (json_object_get(root, "quantization_config"))
+    const json_t *quantised = json_object_get(root, "quantization_config");
+    if (quantised && !json_is_null(quantised))
         return err_set(
             why, ERR_UNSUPPORTED,
             "config.json: quantised checkpoints are not supported; use the original one");
+    TRY(check_types(root, why));
     TRY(read_sizes(m, root, why));
     TRY(read_common(m, root, why));
     if (m->arch->config)

@@ -10,6 +10,7 @@ enum {
     LIMIT_TENSOR_DIMS = 8,       /* dimensions of a stored tensor */
     LIMIT_NAME_BYTES = 256,      /* a tensor's name, without its NUL */
     LIMIT_CKPT_HEADER = 100000000, /* bytes of a safetensors header: the format's own bound */
+    LIMIT_LINE_BYTES = 64 << 20, /* a line of a data file; who names a device or a disk image is told so */
     LIMIT_THREADS = 256,         /* workers in the pool */
 };
 #define LIMIT_RECORDS_DEFAULT (1u << 24) /* records per feed unless the manifest says otherwise */

@@ -57,6 +57,8 @@ struct net_ledger_damage {
     bool rebuilt; /* the file itself was unreadable: set aside and rebuilt */
 };
 void net_ledger_damaged(const struct net_ledger *l, struct net_ledger_damage *out); /* found by open and by each */
+/* ERR_FORMAT if the last each and each_control skipped anything: for readers that repair nothing and must not go on without. */
+NODISCARD enum err net_ledger_sound(const struct net_ledger *l, struct err_why *why);
 
 /* The portable ledger file (net/export.c), little-endian:
  *   "onebyte/1 ledger" [16]   run id [32]
