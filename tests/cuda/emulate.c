@@ -21,7 +21,7 @@ static bool recording;
 
 static void *scheduler, *fibres[ZO_CUDA_THREADS]; /* stack pointers of who is not running */
 static uint8_t stacks[ZO_CUDA_THREADS][STACK_BYTES] __attribute__((aligned(64)));
-static bool done[ZO_CUDA_THREADS];
+static enum place { AT_BARRIER, AT_WARP_CALL, ENDED } places[ZO_CUDA_THREADS]; /* why a fibre stopped */
 static void (*running)(const void *args);
 static const void *running_args;
 static float slots[ZO_CUDA_THREADS];
@@ -57,14 +57,20 @@ static void fibre_main(void)
 {
     const uint32_t self = emu_thread;
     running(running_args);
-    done[self] = true;
+    places[self] = ENDED;
     emu_switch(&fibres[self], scheduler);
     err_abort(__FILE__, __LINE__, "an ended fibre stays ended");
 }
 
+static void stop(enum place place)
+{
+    places[emu_thread] = place;
+    emu_switch(&fibres[emu_thread], scheduler);
+}
+
 void emu_sync(void)
 {
-    emu_switch(&fibres[emu_thread], scheduler);
+    stop(AT_BARRIER);
 }
 
 /* A stack on which emu_switch "returns" to fibre_main. */
@@ -79,22 +85,35 @@ static void start(uint32_t t)
     memset(sp, 0, (size_t)(stacks[t] + STACK_BYTES - sp));
     memcpy(top, &entry, sizeof entry);
     fibres[t] = sp;
-    done[t] = false;
 }
 
+/* One warp until its next barrier or its end; its threads meet at each warp call. */
+static enum place run_warp(uint32_t first, bool backwards)
+{
+    enum place place;
+    do {
+        for (uint32_t i = 0; i < ZO_CUDA_WARP; i++) {
+            emu_thread = first + (backwards ? ZO_CUDA_WARP - 1 - i : i);
+            emu_switch(&scheduler, fibres[emu_thread]);
+            if (i == 0)
+                place = places[emu_thread];
+            ENSURE(places[emu_thread] == place); /* else a call that not all of its threads reach */
+        }
+    } while (place == AT_WARP_CALL);
+    return place;
+}
+
+/* Each warp goes as far as it can before the next one begins, every other block from the last: what relies on an order that no
+ * barrier gives comes out wrong. */
 static void run_block(void)
 {
+    const bool backwards = (emu_block_x + emu_block_y) % 2 != 0;
     for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++)
         start(t);
-    for (bool more = true; more;) {
-        uint32_t ended = 0;
-        for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++) {
-            emu_thread = t;
-            emu_switch(&scheduler, fibres[t]);
-            ended += done[t];
-        }
-        ENSURE(ended == 0 || ended == ZO_CUDA_THREADS); /* else a barrier that not all threads reach */
-        more = ended == 0;
+    for (uint32_t ended = 0; ended == 0;) {
+        for (uint32_t w = 0; w < ZO_CUDA_THREADS; w += ZO_CUDA_WARP)
+            ended += run_warp(backwards ? ZO_CUDA_THREADS - ZO_CUDA_WARP - w : w, backwards) == ENDED;
+        ENSURE(ended == 0 || ended == ZO_CUDA_THREADS / ZO_CUDA_WARP); /* else a barrier that not all warps reach */
     }
 }
 
@@ -102,11 +121,11 @@ float emu_group(float x, float (*join)(float a, float b), uint32_t n)
 {
     const uint32_t first = emu_thread / n * n;
     slots[emu_thread] = x;
-    emu_sync();
+    stop(AT_WARP_CALL);
     float all = slots[first];
     for (uint32_t i = 1; i < n; i++)
         all = join(all, slots[first + i]);
-    emu_sync();
+    stop(AT_WARP_CALL);
     return all;
 }
 
@@ -120,7 +139,7 @@ static void show_fragments(const uint32_t a[4], const uint32_t b[2])
 {
     memcpy(fragments[emu_thread].a, a, sizeof fragments[0].a);
     memcpy(fragments[emu_thread].b, b, sizeof fragments[0].b);
-    emu_sync();
+    stop(AT_WARP_CALL);
 }
 
 /* From the definition in PTX's manual: A's rows g and g + 8, B's column, C's two columns by lane. */
@@ -136,7 +155,7 @@ void ob_mma_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
             c[i] += byte_of(fa, k % 4) * byte_of(fb, k % 4);
         }
     }
-    emu_sync();
+    stop(AT_WARP_CALL);
 }
 
 /* The same for elements of 16 bits and k of 16. */
@@ -152,7 +171,7 @@ void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t ty
                     ob_load(&fragments[owner_b].b[k / 8], k % 2, type);
         }
     }
-    emu_sync();
+    stop(AT_WARP_CALL);
 }
 
 /* Copies under way: a group is carried out when its thread waits for it, so that who does not wait reads what was there. */

@@ -1,6 +1,6 @@
 /* tests/cuda/emulate.h -- what zo/cuda/device.cuh's words mean on a CPU: the real kernels, compiled as C.
  *
- * Every thread of a block is a fibre; a barrier runs the others up to theirs.  A block whose threads do not all reach
+ * Every thread of a block is a fibre; warp after warp runs up to its next barrier.  A block whose threads do not all reach
  * the same barrier aborts, as does a kernel that reads or writes outside what was allocated, under ASan. */
 #ifndef TESTS_CUDA_EMULATE_H
 #define TESTS_CUDA_EMULATE_H
