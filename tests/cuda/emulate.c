@@ -87,13 +87,19 @@ static void start(uint32_t t)
     fibres[t] = sp;
 }
 
+/* Every other block goes the other way wherever a device may. */
+static bool backwards(void)
+{
+    return (emu_block_x + emu_block_y) % 2 != 0;
+}
+
 /* One warp until its next barrier or its end; its threads meet at each warp call. */
-static enum place run_warp(uint32_t first, bool backwards)
+static enum place run_warp(uint32_t first)
 {
     enum place place;
     do {
         for (uint32_t i = 0; i < ZO_CUDA_WARP; i++) {
-            emu_thread = first + (backwards ? ZO_CUDA_WARP - 1 - i : i);
+            emu_thread = first + (backwards() ? ZO_CUDA_WARP - 1 - i : i);
             emu_switch(&scheduler, fibres[emu_thread]);
             if (i == 0)
                 place = places[emu_thread];
@@ -103,16 +109,14 @@ static enum place run_warp(uint32_t first, bool backwards)
     return place;
 }
 
-/* Each warp goes as far as it can before the next one begins, every other block from the last: what relies on an order that no
- * barrier gives comes out wrong. */
+/* Each warp goes as far as it can before the next one begins: what relies on an order that no barrier gives comes out wrong. */
 static void run_block(void)
 {
-    const bool backwards = (emu_block_x + emu_block_y) % 2 != 0;
     for (uint32_t t = 0; t < ZO_CUDA_THREADS; t++)
         start(t);
     for (uint32_t ended = 0; ended == 0;) {
         for (uint32_t w = 0; w < ZO_CUDA_THREADS; w += ZO_CUDA_WARP)
-            ended += run_warp(backwards ? ZO_CUDA_THREADS - ZO_CUDA_WARP - w : w, backwards) == ENDED;
+            ended += run_warp(backwards() ? ZO_CUDA_THREADS - ZO_CUDA_WARP - w : w) == ENDED;
         ENSURE(ended == 0 || ended == ZO_CUDA_THREADS / ZO_CUDA_WARP); /* else a barrier that not all warps reach */
     }
 }
@@ -174,7 +178,8 @@ void ob_mma_16(float c[4], const uint32_t a[4], const uint32_t b[2], uint32_t ty
     stop(AT_WARP_CALL);
 }
 
-/* Copies under way: a group is carried out when its thread waits for it, so that who does not wait reads what was there. */
+/* Copies under way: a group is carried out when its thread waits for it, so that who does not wait reads what was there; or
+ * at once, so that who still reads what was there does not find it. */
 enum { COPIES = 8 };
 struct copies {
     struct {
@@ -192,6 +197,10 @@ void ob_copy16(void *to, const void *from)
     struct copies *c = &under_way[emu_thread].open;
     ENSURE(((uintptr_t)to | (uintptr_t)from) % 16 == 0);
     ENSURE(c->n < COPIES);
+    if (backwards()) {
+        memcpy(to, from, 16);
+        return;
+    }
     c->copy[c->n].to = to;
     c->copy[c->n++].from = from;
 }

@@ -405,6 +405,43 @@ static void attention_on_tensor_cores(void **state)
     zo_device_free(d);
 }
 
+/* Rows that every warp has a part of (those of the little models fit one), more than there are blocks. */
+static void wide_rows_are_normed(void **state)
+{
+    enum { ROWS = 70, D = 300 };
+    static uint32_t row_pass[ROWS];
+    static float x[ROWS * D], w[D], got[ROWS * D];
+    struct err_why why;
+    struct zo_device *d = NULL;
+    uint8_t *there = NULL;
+    (void)state;
+    assert_int_equal(open_any(&d, &why), ERR_OK);
+    for (uint32_t i = 0; i < ROWS * D; i++)
+        x[i] = (float)((i * 2654435761u) >> 24) / 64.0f;
+    for (uint32_t i = 0; i < D; i++)
+        w[i] = 1.0f + (float)(i % 7);
+    assert_int_equal(zo_cuda_alloc(d, (void **)&there, sizeof row_pass + sizeof w + 2 * sizeof x), ERR_OK);
+    const struct k_norm k = {.row_pass = (void *)there, .n_rows = ROWS, .d = D, .norm = 2, .eps = 1e-5f,
+                             .w = (void *)(there + sizeof row_pass), .src = (void *)(there + sizeof row_pass + sizeof w),
+                             .dst = (void *)(there + sizeof row_pass + sizeof w + sizeof x)};
+    assert_int_equal(zo_cuda_put(d, there, row_pass, sizeof row_pass), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, there + sizeof row_pass, w, sizeof w), ERR_OK);
+    assert_int_equal(zo_cuda_put(d, there + sizeof row_pass + sizeof w, x, sizeof x), ERR_OK);
+    assert_int_equal(zo_cuda_launch(d, ZO_CUDA_K_norm, 8, 1, 0, &k), ERR_OK);
+    assert_int_equal(zo_cuda_get(d, got, k.dst, sizeof got), ERR_OK);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        double mean = 0, square = 0;
+        for (uint32_t i = 0; i < D; i++)
+            mean += x[r * D + i] / (double)D;
+        for (uint32_t i = 0; i < D; i++)
+            square += (x[r * D + i] - mean) * (x[r * D + i] - mean) / D;
+        for (uint32_t i = 0; i < D; i++)
+            assert_true(fabs(got[r * D + i] - w[i] * (x[r * D + i] - mean) / sqrt(square + 1e-5)) < 1e-4);
+    }
+    d->api->free(d->ctx, there);
+    zo_device_free(d);
+}
+
 /* As graphs, without them, and where recording or playing fails: the same losses; who fails too often is not asked again. */
 static void graphs_or_not(void **state)
 {
@@ -475,7 +512,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_architecture_along_rank1), cmocka_unit_test(dense_kinds),
         cmocka_unit_test(half_precision),                 cmocka_unit_test(adapters),
         cmocka_unit_test(long_sequences),
-        cmocka_unit_test(resident_weights_follow_the_fold), cmocka_unit_test(graphs_or_not),
+        cmocka_unit_test(resident_weights_follow_the_fold), cmocka_unit_test(wide_rows_are_normed),
+        cmocka_unit_test(graphs_or_not),
         cmocka_unit_test(attention_on_tensor_cores),
         cmocka_unit_test(folding_reaches_the_losses),     cmocka_unit_test(memory_and_loss_of_the_device),
     };
