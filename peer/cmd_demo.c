@@ -7,6 +7,7 @@
 #include "peer/demo_swarm.h"
 #include "peer/json_out.h"
 #include "peer/options.h"
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -123,13 +124,13 @@ static enum err unpack(struct demo *d, struct err_why *why)
     else
         snprintf(d->dir, sizeof d->dir, "%s/onebyte-demo-XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
     if (d->v->dir ? mkdir(d->dir, 0700) != 0 : !mkdtemp(d->dir))
-        return err_set(why, ERR_IO, "cannot make the folder %s", d->dir);
+        return err_set(why, ERR_IO, "cannot make the folder %s: %s", d->dir, strerror(errno));
     snprintf(d->model, sizeof d->model, "%s/model", d->dir);
     snprintf(d->train, sizeof d->train, "%s/train.jsonl", d->dir);
     snprintf(d->eval, sizeof d->eval, "%s/eval.jsonl", d->dir);
     snprintf(d->manifest, sizeof d->manifest, "%s/run.json", d->dir);
     if (mkdir(d->model, 0700) != 0)
-        return err_set(why, ERR_IO, "cannot make the folder %s", d->model);
+        return err_set(why, ERR_IO, "cannot make the folder %s: %s", d->model, strerror(errno));
     const struct peer_demo_file *f = peer_demo_files(&n);
     for (size_t i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s", d->dir, f[i].name);
