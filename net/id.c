@@ -104,7 +104,7 @@ static enum err read_key(uint8_t *sk, int fd, const char *path, struct err_why *
 
 enum err net_identity_load(struct net_identity *i, const char *path, struct err_why *why)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO of that name must not hold us */
     if (fd < 0)
         return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO,
                        "cannot open the key file %s: %s", path, strerror(errno));
