@@ -5,6 +5,7 @@
 #include <sodium.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,12 @@ void net_identity_release(struct net_identity *i)
     if (i->sk)
         sodium_free(i->sk); /* wipes */
     i->sk = NULL;
+}
+
+/* sodium_malloc keeps quiet when it cannot lock. */
+bool net_identity_locked(const struct net_identity *i)
+{
+    return mlock(i->sk, crypto_sign_SECRETKEYBYTES) == 0;
 }
 
 static bool write_all(int fd, const uint8_t *p, size_t n)

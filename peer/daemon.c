@@ -165,6 +165,8 @@ static enum err open_ledger(struct daemon *d, struct err_why *why)
     char path[PEER_PATH_BYTES], id[9];
     bool fresh = false, made = false;
     TRY(peer_home_identity(d->o.home, &d->self, true, &made, why));
+    if (!net_identity_locked(&d->self))
+        peer_log(PEER_WARN, "key", "reason=\"the key is not locked in memory and may reach the swap: ulimit -l 64, or LimitMEMLOCK=64K\"");
     peer_home_path(d->o.home, "ledger.db", path);
     TRY(net_ledger_open(&d->ledger, path, d->m->run_id, d->self.id, false, &fresh, why));
     TRY(new_gossip(d, why));
