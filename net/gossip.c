@@ -395,6 +395,8 @@ enum err net_gossip_load(struct net_gossip *g, const uint8_t machine[32], const 
         return ERR_OK;
     case NET_NO_ROOM:
         return ERR_NOMEM;
+    case NET_LATE:
+        return ERR_RANGE;
     default:
         return ERR_PROTO;
     }

@@ -57,9 +57,9 @@ static void queue_segment(struct net_gossip *g, enum net_action_kind kind,
     net_queue_push(&g->queue, &a);
 }
 
-static void own_behind(struct net_gossip *g, const struct net_feed *f, bool fork)
+static void own_forked(struct net_gossip *g, const struct net_feed *f)
 {
-    struct net_queued a = {.kind = NET_OWN_BEHIND, .seq = net_feed_end(f), .blame = fork};
+    struct net_queued a = {.kind = NET_OWN_BEHIND, .seq = net_feed_end(f), .blame = true};
     if (memcmp(f->machine, g->self, 32) != 0)
         return;
     memcpy(a.machine, f->machine, 32);
@@ -172,7 +172,8 @@ static enum err cut_by(struct net_gossip *g, const uint8_t machine[32], uint64_t
     *(fork ? &g->count.forks : &g->count.retractions) += 1;
     keep_control(g, frame, n, store, from);
     lower_cut(g, f, cut);
-    own_behind(g, f, fork);
+    if (fork)
+        own_forked(g, f);
     return ERR_OK;
 }
 

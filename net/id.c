@@ -5,6 +5,7 @@
 #include <sodium.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,12 @@ void net_identity_release(struct net_identity *i)
     if (i->sk)
         sodium_free(i->sk); /* wipes */
     i->sk = NULL;
+}
+
+/* sodium_malloc keeps quiet when it cannot lock. */
+bool net_identity_locked(const struct net_identity *i)
+{
+    return mlock(i->sk, crypto_sign_SECRETKEYBYTES) == 0;
 }
 
 static bool write_all(int fd, const uint8_t *p, size_t n)
@@ -104,7 +111,7 @@ static enum err read_key(uint8_t *sk, int fd, const char *path, struct err_why *
 
 enum err net_identity_load(struct net_identity *i, const char *path, struct err_why *why)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO of that name must not hold us */
     if (fd < 0)
         return err_set(why, errno == ENOENT ? ERR_NOTFOUND : ERR_IO,
                        "cannot open the key file %s: %s", path, strerror(errno));

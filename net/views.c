@@ -54,15 +54,14 @@ const char *net_gossip_own_closed(const struct net_gossip *g)
     const struct net_feed *f = net_table_find(g, g->self, NULL);
     if (!net_gossip_admitted(g, g->self))
         return "not admitted";
+    const bool full = g->n_feeds >= LIMIT_FEEDS || g->bytes_held + NET_SEGMENT_BYTES_MAX > LIMIT_GOSSIP_BYTES;
     if (!f)
-        return g->n_feeds >= LIMIT_FEEDS ? "table" : NULL;
+        return full ? "table" : NULL;
     if (net_feed_end(f) >= f->cut)
         return "cut";
     if (g->rules.records_max - net_feed_end(f) < g->rules.k)
         return "full";
-    if (g->n_feeds >= LIMIT_FEEDS || g->bytes_held + NET_SEGMENT_BYTES_MAX > LIMIT_GOSSIP_BYTES)
-        return "table";
-    return NULL;
+    return full ? "table" : NULL;
 }
 
 size_t net_gossip_checkpoint(const struct net_gossip *g, const uint8_t **frame)

@@ -70,7 +70,7 @@ struct loading {
     bool fold; /* false: what gossip wants done is thrown away */
     bool last; /* the last pass: scores are looked at when their checkpoint is known, and once */
     uint64_t segments, refused;
-    struct { uint8_t machine[32]; uint64_t seq; } bad[BAD_FEEDS];
+    struct { uint8_t machine[32]; uint64_t seq; bool cut; } bad[BAD_FEEDS]; /* cut: a retraction takes it out, nothing is wrong with it */
     size_t n_bad;
 };
 
@@ -89,17 +89,19 @@ static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wi
     struct loading *l = ctx;
     (void)unix_ms;
     if (l->n_bad > 0 && memcmp(l->bad[l->n_bad - 1].machine, machine, 32) == 0) {
-        l->refused++; /* hangs on one that was refused */
+        l->refused += !l->bad[l->n_bad - 1].cut; /* hangs on one that was refused */
         return true;
     }
-    if (net_gossip_load(l->d->gossip, machine, wire, n) == ERR_OK) {
+    const enum err e = net_gossip_load(l->d->gossip, machine, wire, n);
+    if (e == ERR_OK) {
         l->segments++;
         l->d->wire_bytes += n;
         l->d->wire_records += n - NET_SEGMENT_HEAD - NET_SIG_BYTES;
     } else {
-        l->refused++;
+        l->refused += e != ERR_RANGE;
         if (l->n_bad < BAD_FEEDS) {
             memcpy(l->bad[l->n_bad].machine, machine, 32);
+            l->bad[l->n_bad].cut = e == ERR_RANGE;
             l->bad[l->n_bad++].seq = bytes_get_le(wire + 4, 8);
         }
     }
@@ -139,7 +141,7 @@ static enum err load_ledger(struct daemon *d, bool fold, struct err_why *why)
     for (size_t i = 0; i < l.n_bad; i++) {
         if (net_ledger_truncate(d->ledger, l.bad[i].machine, l.bad[i].seq) != ERR_OK)
             d->ledger_errors++;
-        if (memcmp(l.bad[i].machine, d->self.id, 32) == 0)
+        if (!l.bad[i].cut && memcmp(l.bad[i].machine, d->self.id, 32) == 0)
             daemon_new_key(d, "segments of our own in the ledger were refused");
     }
     peer_log(l.refused ? PEER_WARN : PEER_INFO, "ledger", "segments=%llu refused=%llu", (unsigned long long)l.segments,
@@ -163,6 +165,8 @@ static enum err open_ledger(struct daemon *d, struct err_why *why)
     char path[PEER_PATH_BYTES], id[9];
     bool fresh = false, made = false;
     TRY(peer_home_identity(d->o.home, &d->self, true, &made, why));
+    if (!net_identity_locked(&d->self))
+        peer_log(PEER_WARN, "key", "reason=\"the key is not locked in memory and may reach the swap: ulimit -l 64, or LimitMEMLOCK=64K\"");
     peer_home_path(d->o.home, "ledger.db", path);
     TRY(net_ledger_open(&d->ledger, path, d->m->run_id, d->self.id, false, &fresh, why));
     TRY(new_gossip(d, why));

@@ -178,13 +178,18 @@ enum err peer_evidence_check(const struct peer_evidence *e, const struct net_rul
 {
     const struct net_segment *s = &e->segment;
     uint8_t id[32], hash[32];
+    bool named[LIMIT_SEGMENT_COUNT] = {false};
     if (memcmp(e->run_id, r->run_id, 32) != 0)
         return err_set(why, ERR_PROTO, "the evidence is of another run");
     if (!peer_frontier_sorted(e->frontier, e->n_frontier))
         return err_set(why, ERR_PROTO, "the evidence's frontier is not one");
-    for (size_t i = 0; i < e->n_records; i++)
+    for (size_t i = 0; i < e->n_records; i++) {
         if (e->records[i].seq < s->first_seq || e->records[i].seq - s->first_seq >= s->count)
             return err_set(why, ERR_PROTO, "record %" PRIu64 " is not of the evidence's segment", e->records[i].seq);
+        if (named[e->records[i].seq - s->first_seq])
+            return err_set(why, ERR_PROTO, "the evidence names record %" PRIu64 " twice", e->records[i].seq);
+        named[e->records[i].seq - s->first_seq] = true;
+    }
     if (net_segment_check(s, r, e->machine, e->prev, s->first_seq, 0) != ERR_OK)
         return err_set(why, ERR_PROTO, "the segment is not signed by the machine that the evidence names");
     net_segment_id(id, s, r->run_id, e->machine, e->prev);

@@ -110,11 +110,12 @@ static bool load_segment(void *ctx, const uint8_t machine[32], const uint8_t *wi
 {
     (void)unix_ms;
     struct loading *l = ctx;
-    if (net_gossip_load(l->gossip, machine, wire, n) == ERR_OK) {
+    const enum err e = net_gossip_load(l->gossip, machine, wire, n);
+    if (e == ERR_OK) {
         l->out->segments++;
         l->out->wire_bytes += n;
     } else {
-        l->out->refused++;
+        l->out->refused += e != ERR_RANGE; /* retracted: not invalid */
     }
     if (l->go_on && l->out->segments % 64 == 0 && !l->go_on(l->ctx, l->out->segments, 0)) {
         l->failed = ERR_CANCELLED;

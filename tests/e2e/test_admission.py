@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import call, good, good_json, main, settle  # noqa: E402
+from lib import call, good, good_json, main, settle, wait  # noqa: E402
 
 
 def refused(text, *args):
@@ -53,5 +53,27 @@ def test_open_runs_admit_everybody(folder, swarm):
     refused("open", "admit", "--home", owner.home, "--machine", "00" * 32)
 
 
+def test_a_retraction_leaves_the_keys(folder, swarm):
+    """Who is retracted stays who it is, told while it runs or found at its next start: no copy of a home is suspected.  From a seq that
+    is far off it goes on to there."""
+    s = swarm("--n0", 16, "--steps", 1000000)
+    owner = s.peer("owner").start()
+    b = s.peer("b", "--connect", owner.address()).start()
+    was = b.wait_status("own records", lambda r: r["records"]["own"] > 0)
+    good("retract", "--home", owner.home, "--machine", was["machine_id"], "--from", 10000000)
+    rows = lambda: [json.loads(line) for line in good("log", "--home", b.home, "--json").splitlines()]  # noqa: E731
+    wait("the retraction at b", lambda: [r for r in rows() if r["kind"] == "retract"])
+    more = b.running()["records"]["own"]
+    now = b.wait_status("more records", lambda r: r["records"]["own"] > more and r["contributing"])
+    assert now["machine_id"] == was["machine_id"], b.log()
+    key = owner.running()["machine_id"]
+    assert owner.end() == 0
+    good("retract", "--home", owner.home, "--machine", key, "--from", 20)
+    owner.start()
+    back = owner.wait_status("cut", lambda r: "cut" in (r["why"] or ""))
+    assert back["machine_id"] == key and "new_key" not in owner.log() + b.log(), (owner.log(), b.log())
+    assert "level=warn ev=ledger" not in owner.log(), owner.log()  # nothing in the ledger was wrong
+
+
 if __name__ == "__main__":
-    sys.exit(main([test_admission_by_the_owner, test_allowed_from_the_start, test_open_runs_admit_everybody]))
+    sys.exit(main([test_admission_by_the_owner, test_allowed_from_the_start, test_open_runs_admit_everybody, test_a_retraction_leaves_the_keys]))

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Running it: installation, doctor, status --check, host limits, metrics and page, plot; real processes on loopback."""
+import ctypes
 import json
 import os
 import pty
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -333,6 +335,33 @@ def test_library(folder, swarm):
     good("log", "--home", a.home, "--export", f"{folder}/ledger")
     p = subprocess.run([f"{folder}/replay", s.manifest, f"{folder}/ledger", "peer/demo/model"], capture_output=True, text=True)
     assert p.returncode == 0 and p.stdout.strip() == a.last()["digest"], (p.stdout, p.stderr)
+
+
+def test_the_key_in_memory(folder, swarm):
+    """One copy of the secret in the whole process, and a warning where the system does not let it lock that one."""
+    s = swarm("--n0", 16, "--steps", 1000000)
+    a = s.peer("owner")
+    with open(f"{a.home}/identity", "rb") as f:
+        secret = f.read(32)
+    a.start()
+    pid = a.wait_status("records", lambda r: r["records"]["own"] > 0)["pid"]
+    assert "not locked" not in a.log(), a.log()
+    copies = 0
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            first, last = (int(x, 16) for x in line.split()[0].split("-"))
+            if line.split()[1][0] == "r" and "[v" not in line:
+                memory.seek(first)
+                copies += memory.read(last - first).count(secret)
+    assert copies == 1, copies
+    a.end()
+
+    def nothing_locked():
+        ctypes.CDLL(None).prctl(24, 14, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_IPC_LOCK: root has no limit otherwise
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+    a.start(preexec=nothing_locked)
+    a.wait_status("records", lambda r: r["records"]["own"] > 0)
+    assert "ev=key reason=\"the key is not locked" in a.log(), a.log()
 
 
 if __name__ == "__main__":

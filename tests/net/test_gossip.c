@@ -1,5 +1,6 @@
 /* The gossip machine: swarms under faults (tests/sim), and small scenes where every step is looked at. */
 #include "few.h"
+#include "net/core.h"
 #include "net/wire.h"
 #include "tests/sim/world.c"
 #include <onebyte/net/id.h>
@@ -240,7 +241,7 @@ static void retraction_unfolds_exactly(void **state)
         }
         assert_int_equal(net_gossip_own_closed(f.g[0]) != NULL,
                          seq <= 20); /* beyond its end: it may go on to there */
-        assert_int_equal(f.behind[0], 1);
+        assert_int_equal(f.behind[0], 0); /* the owner's word says nothing about copies of its home */
         assert_int_equal(net_gossip_control(f.g[2], frame, n, f.now), ERR_RANGE); /* nothing new */
         frame[33] ^= 1; /* a lower seq under the signature of a higher one */
         assert_int_equal(net_gossip_control(f.g[2], frame, n, f.now),
@@ -352,6 +353,11 @@ static void no_proof_from_one_segment(void **state)
     const struct net_segment t = c.a;
     c.a = c.b;
     c.b = t;
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
+                     ERR_PROTO);
+    memcpy(c.pred, id, 32); /* nor with two firsts that claim a predecessor */
+    (void)!net_segment_parse(&c.a, wire, few_segment(wire, id, &rules, &author, c.pred, 0, 5, 0, 2));
+    (void)!net_segment_parse(&c.b, wire, few_segment(wire, id, &rules, &author, c.pred, 0, 5, 0, 3));
     assert_int_equal(net_gossip_control(f.g[0], frame, net_control_write(frame, &c), f.now),
                      ERR_PROTO);
     assert_true(net_gossip_feed(f.g[0], author.id, &e));
@@ -547,6 +553,52 @@ static void admission_travels(void **state)
     struct net_frontier_entry e;
     assert_true(net_gossip_feed(f.g[2], author.id, &e));
     assert_int_equal(e.cut, 0);
+    rules.admission = NET_OPEN;
+    few_release(&f);
+}
+
+/* Only what the run's owner signed for this run and this key admits; and no way around it: a cut that came first makes a place in
+ * the table, a segment from beyond asks a question. */
+static void nobody_else_admits(void **state)
+{
+    (void)state;
+    struct few f;
+    struct few_key k = few_key(200);
+    struct net_identity o = few_identity(&owner), stranger = few_identity(&k);
+    struct net_gossip_counters c;
+    uint8_t frame[NET_CONTROL_BYTES_MAX], wire[NET_SEGMENT_BYTES_MAX], id[32];
+    uint8_t push[1 + 36 + NET_SEGMENT_BYTES_MAX] = {WIRE_SEGMENT_OF};
+    rules.admission = NET_INVITE;
+    scene(&f, 2);
+    few_link(&f, 0, 1);
+    few_run(&f, 2);
+    struct net_rules theirs = rules, another = rules;
+    memcpy(theirs.owner, k.id, 32);
+    another.run_id[31] ^= 1;
+    size_t n = net_control_admit(frame, &theirs, &stranger, author.id);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n, f.now), ERR_PROTO);
+    assert_int_equal(net_control_admit(frame, &another, &o, author.id), n);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n, f.now), ERR_PROTO);
+    assert_int_equal(net_control_admit(frame, &rules, &o, k.id), n);
+    memcpy(frame + 1, author.id, 32);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n, f.now), ERR_PROTO);
+    assert_int_equal(net_control_admit(frame, &rules, &o, author.id), n);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n - 1, f.now), ERR_PROTO);
+    assert_int_equal(net_gossip_control(f.g[0], frame, n + 1, f.now), ERR_PROTO);
+    assert_false(net_gossip_admitted(f.g[0], author.id));
+    const uint64_t frames = f.frames;
+    memcpy(push + 1, author.id, 32);
+    n = few_segment(wire, id, &rules, &author, no_id, 0, 4, 0, 1);
+    memcpy(push + 37, wire, few_segment(wire, id, &rules, &author, id, 4, 4, 0, 1));
+    frame_to(&f, 0, 1, push, 37 + n);
+    assert_int_equal(f.frames, frames); /* not even asked for what comes before */
+    const size_t m = net_control_retract(frame, &rules, &o, author.id, 6);
+    assert_int_equal(net_gossip_control(f.g[0], frame, m, f.now), ERR_OK);
+    n = few_segment(push + 37, id, &rules, &author, no_id, 0, 4, 0, 1);
+    frame_to(&f, 0, 1, push, 37 + n);
+    assert_int_equal(held(&f, 0, author.id), 0);
+    net_gossip_count(f.g[0], &c);
+    assert_int_equal(c.segments_unadmitted, 2);
     rules.admission = NET_OPEN;
     few_release(&f);
 }
@@ -885,6 +937,27 @@ static void table_is_limited(void **state)
     few_release(&f);
 }
 
+/* LIMIT_GOSSIP_BYTES of segments: no more is kept, and a cut makes room again. */
+static void memory_is_limited(void **state)
+{
+    (void)state;
+    struct few f;
+    struct net_identity o = few_identity(&owner);
+    uint8_t frame[NET_CONTROL_BYTES_MAX], wire[NET_SEGMENT_BYTES_MAX], id[32];
+    scene(&f, 1);
+    size_t n = few_segment(wire, id, &rules, &author, no_id, 0, 5, 0, 1);
+    assert_int_equal(net_gossip_load(f.g[0], author.id, wire, n), ERR_OK);
+    f.g[0]->bytes_held += LIMIT_GOSSIP_BYTES - 2 * n; /* as if others held that */
+    struct few_key k = few_key(9);
+    n = few_segment(wire, id, &rules, &k, no_id, 0, 5, 0, 1);
+    assert_int_equal(net_gossip_load(f.g[0], k.id, wire, n), ERR_NOMEM);
+    assert_string_equal(net_gossip_own_closed(f.g[0]), "table");
+    assert_int_equal(net_gossip_control(f.g[0], frame, net_control_retract(frame, &rules, &o, author.id, 0), f.now), ERR_OK);
+    few_actions(&f, 0);
+    assert_int_equal(net_gossip_load(f.g[0], k.id, wire, n), ERR_OK);
+    few_release(&f);
+}
+
 /* A neighbour that offers 2,000 machines gets LIMIT_LINK_PULLS questions at once; others get theirs. */
 static void pulls_are_limited(void **state)
 {
@@ -1135,10 +1208,12 @@ int main(void)
         cmocka_unit_test(late_answer_to_a_search),
         cmocka_unit_test(share_says_what_would_count),
         cmocka_unit_test(table_is_limited),
+        cmocka_unit_test(memory_is_limited),
         cmocka_unit_test(pulls_are_limited),
         cmocka_unit_test(pushes_are_limited),
         cmocka_unit_test(other_version_is_let_go),
         cmocka_unit_test(admission_travels),
+        cmocka_unit_test(nobody_else_admits),
         cmocka_unit_test(allow_list),
         cmocka_unit_test(highest_checkpoint_wins),
         cmocka_unit_test(addresses_are_told),

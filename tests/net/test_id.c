@@ -32,7 +32,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = {"key", "short", "open", "bent"};
+    static const char *const names[] = {"key", "short", "open", "bent", "fifo"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         (void)unlink(in_folder(names[i]));
     return rmdir(folder);
@@ -200,6 +200,9 @@ static void bad_key_files(void **state)
     assert_int_equal(net_identity_load(&b, in_folder("none"), &why), ERR_NOTFOUND);
     write_file(in_folder("short"), sk, 63, 0600);
     assert_int_equal(net_identity_load(&b, in_folder("short"), &why), ERR_FORMAT);
+    assert_int_equal(net_identity_load(&b, folder, &why), ERR_FORMAT); /* a folder */
+    assert_int_equal(mkfifo(in_folder("fifo"), 0600), 0);
+    assert_int_equal(net_identity_load(&b, in_folder("fifo"), &why), ERR_FORMAT); /* at once */
     write_file(in_folder("open"), sk, 64, 0640);
     assert_int_equal(net_identity_load(&b, in_folder("open"), &why), ERR_FORMAT);
     assert_non_null(strstr(why.text, "chmod 600"));

@@ -417,7 +417,15 @@ static void evidence_that_was_changed(void **state)
     v->run_id[9] ^= 1;
     v->records[0].seq = COUNT;
     refused(f, v, g, ERR_PROTO, "not of the evidence's segment");
+    v->records[0].seq = v->records[1].seq; /* one lie shown as two */
+    refused(f, v, g, ERR_PROTO, "twice");
     v->records[0].seq = 0;
+    v->prev[5] ^= 1;
+    refused(f, v, g, ERR_PROTO, "not signed by the machine");
+    v->prev[5] ^= 1;
+    v->sig[63] ^= 1;
+    refused(f, v, g, ERR_PROTO, "did not sign");
+    v->sig[63] ^= 1;
     net_gossip_free(g);
 }
 

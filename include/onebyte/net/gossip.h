@@ -35,7 +35,7 @@ enum net_action_kind {
     NET_CONTROL, /* store control event (frame): fork proof, retraction, admission, checkpoint (net/control.h), score (net/score.h) */
     NET_FOLD,   /* fold the records of segment whose counts[] is 1 (at least one is) */
     NET_UNFOLD, /* the records whose counts[] is 1 were folded and no longer count: subtract them */
-    NET_OWN_BEHIND, /* the network showed a segment of our own key that we did not make in this life: it was merged
+    NET_OWN_BEHIND, /* (never for a retraction) the network showed a segment of our own key that we did not make in this life: it was merged
                      * (adopted if it extends ours, else our feed is cut).  seq = our feed's end now; blame = it was a fork.
                      * Within the first seconds after start, unsealed: go on from there.  Later: never seal with this key again */
     NET_LEARNED, /* frame = an address "HOST:PORT" [frame_bytes, no NUL], told by link; blame false.
@@ -110,7 +110,8 @@ void net_gossip_frame(struct net_gossip *g, uint32_t link, const uint8_t *frame,
 void net_gossip_tick(struct net_gossip *g, uint64_t now_ns);
 uint64_t net_gossip_next_tick(const struct net_gossip *g); /* ns at which tick wants to run next */
 /* A segment from our own ledger at start-up (any machine, in feed order): every check is made again.  ERR_PROTO: it
- * does not fit or is not valid: drop it and the rest of that machine's from the ledger; the network repairs. */
+ * does not fit or is not valid: drop it and the rest of that machine's from the ledger; the network repairs.  ERR_RANGE: it begins
+ * at or after the machine's cut; drop it likewise, nothing is wrong with it. */
 NODISCARD enum err net_gossip_load(struct net_gossip *g, const uint8_t machine[32],
                                    const uint8_t *wire, size_t n);
 /* ERR_RANGE: nothing new; ERR_AGAIN: a fork proof whose predecessor is not loaded yet (load controls, then segments, then

@@ -2,6 +2,7 @@
 #ifndef ONEBYTE_NET_ID_H
 #define ONEBYTE_NET_ID_H
 #include <onebyte/base/err.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,8 @@ NODISCARD enum err net_identity_new(struct net_identity *i);
 NODISCARD enum err net_identity_save(const struct net_identity *i, const char *path,
                                      struct err_why *why);
 NODISCARD enum err net_identity_load(struct net_identity *i, const char *path, struct err_why *why);
+/* The secret key stays out of swap.  False: the limit of locked memory is below a page or two. */
+bool net_identity_locked(const struct net_identity *i);
 void net_identity_release(struct net_identity *i);
 
 /* BLAKE2b-256, no key, of the concatenation of n parts. */
