@@ -144,6 +144,10 @@ static int run(void *values, const char *const *args, size_t n_args)
         (void)err_set(&why, ERR_RANGE, v->export_path ? "--export writes the whole ledger: leave out --machine and --codes" : "--codes needs --json");
         return peer_usage(&peer_cmd_log, &why);
     }
+    if (v->machine && (v->machine[0] == '\0' || v->machine[strspn(v->machine, "0123456789abcdef")] != '\0')) {
+        (void)err_set(&why, ERR_RANGE, "--machine '%.70s' is no id: give its first hexadecimal digits (status shows them)", v->machine);
+        return peer_usage(&peer_cmd_log, &why);
+    }
     enum err e = peer_home_open(&home, v->common.home, false, &why);
     if (e == ERR_OK)
         e = peer_home_manifest(&home, &manifest, &why);

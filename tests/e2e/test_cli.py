@@ -152,6 +152,7 @@ def test_usage_errors_exit_2(d):
     refused(2, "one of them", "status", "--home", d, "--watch", "--check")
     refused(2, "whole ledger", "log", "--home", d, "--export", f"{d}/x", "--machine", "ab")
     refused(2, "--codes needs --json", "log", "--home", d, "--codes")
+    refused(2, "is no id", "log", "--home", d, "--machine", "xyz")
     refused(1, f"cannot make the folder {d}: File exists", "demo", "--dir", d)
     refused(1, "--relay measures nothing", "run", "--home", f"{d}/h", "--relay", "--data", "x")
     assert run()[0] == 2
