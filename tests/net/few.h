@@ -20,7 +20,7 @@ struct few {
     struct net_gossip *g[FEW_MAX];
     uint8_t id[FEW_MAX][32];
     uint64_t state[FEW_MAX]; /* sum of hashes of the records that count */
-    uint32_t stores[FEW_MAX], drops[FEW_MAX], behind[FEW_MAX], controls[FEW_MAX], learned[FEW_MAX];
+    uint32_t stores[FEW_MAX], drops[FEW_MAX], behind[FEW_MAX], controls[FEW_MAX], learned[FEW_MAX], truncates[FEW_MAX];
     const char *drop_reason[FEW_MAX];
     uint32_t n;
     uint64_t now, frames, bytes;
@@ -136,6 +136,7 @@ static inline void few_actions(struct few *f, uint32_t i)
         f->behind[i] += a.kind == NET_OWN_BEHIND;
         f->controls[i] += a.kind == NET_CONTROL;
         f->learned[i] += a.kind == NET_LEARNED;
+        f->truncates[i] += a.kind == NET_TRUNCATE;
         if (a.kind == NET_FOLD)
             f->state[i] += few_sum(a.machine, a.segment, a.counts);
         if (a.kind == NET_UNFOLD)

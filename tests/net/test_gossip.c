@@ -238,6 +238,7 @@ static void retraction_unfolds_exactly(void **state)
             assert_int_equal(f.state[i], few_state_again(&f, i));
             assert_int_equal(f.state[i], f.state[0]);
             assert_int_equal(f.controls[i], 1);
+            assert_int_equal(f.truncates[i], seq <= 15); /* a whole segment is gone: from the ledger, too */
         }
         assert_int_equal(net_gossip_own_closed(f.g[0]) != NULL,
                          seq <= 20); /* beyond its end: it may go on to there */
