@@ -52,13 +52,13 @@ def test_status_tells_what_it_should(folder, swarm):
     a = s.peer("a").start()
     b = s.peer("b", "--connect", a.address()).start()
     x = b.wait_status("records and a neighbour", lambda x: x["records"]["own"] > 0 and x["peers"] and
-                      x["records"]["folded"] > x["records"]["own"] and x["contributing"])
+                      x["records"]["folded"] > x["records"]["own"] and x["contributing"] and x["bytes"]["per_record"] < 1000)
     for key in ("run_id", "machine_id", "step", "steps", "records", "loss", "digest", "frontier_digest", "records_per_s",
                 "bytes", "peers", "contributing", "why", "uptime_s", "device", "threads", "memory", "batch", "version"):
         assert key in x, key
     assert x["run_id"] == s.made["run_id"] and re.fullmatch("[0-9a-f]{64}", x["machine_id"])
     assert re.fullmatch("[0-9a-f]{16}", x["digest"]) and x["digest_verified"]
-    assert x["bytes"]["sent"] > 0 and x["bytes"]["received"] > 0 and 1 < x["bytes"]["per_record"] < 1000
+    assert x["bytes"]["sent"] > 0 and x["bytes"]["received"] > 0 and x["bytes"]["per_record"] > 1
     assert 1 < x["bytes"]["segment_per_record"] < 20
     peer = x["peers"][0]  # either end's link may be the one that stays when both dialled
     assert peer["direction"] in ("in", "out") and peer["id"] == a.status()["machine_id"] and peer["last_seen_s"] >= 0, peer
