@@ -137,7 +137,8 @@ need-deps:
 	@$(HAVE_DEPS) || $(MAKE) --no-print-directory deps
 test: need-deps ## everything: unit, simulator, e2e, sanitizers; installs what is missing
 	@dpkg -s $(DEBS_test) >/dev/null 2>&1 || $(call try,$(DEBS_test)) || echo "onebyte: no $(DEBS_test): the tests that need them will be skipped"
-	@$(MAKE) --no-print-directory -j2 all tests lib $(REFERENCE_TOOLS) $(ATTACK)
+	@$(MAKE) --no-print-directory -j2 all tests $(REFERENCE_TOOLS) $(ATTACK)
+	@$(MAKE) --no-print-directory lib
 	@$(MAKE) --no-print-directory reference-venv
 	@$(MAKE) --no-print-directory -j2 MODE=asan tests $(FUZZ_REPLAY)
 	@$(MAKE) --no-print-directory -j2 MODE=tsan $(TSAN_TESTS)

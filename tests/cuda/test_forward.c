@@ -460,10 +460,10 @@ static void graphs_or_not(void **state)
         assert_true(s.device->graphs == 0); /* the first is not recorded */
         for (int i = 0; i < 4; i++) {
             memset(got, 0, sizeof got);
-            const size_t fewer = i % 2 ? n - 1 : n; /* another shape each time */
-            assert_int_equal(zo_device_losses(s.device, passes, fewer, got), ERR_OK);
-            for (size_t p = 0; p < fewer; p++)
-                assert_true(fabs(got[p].loss - want[p].loss) < 1e-4); /* fewer rows: a BLAS may sum in another order */
+            const size_t from = i % 2 ? 1 : 0; /* another shape, and other passes, each time */
+            assert_int_equal(zo_device_losses(s.device, passes + from, n - from, got), ERR_OK);
+            for (size_t p = from; p < n; p++)
+                assert_true(fabs(got[p - from].loss - want[p].loss) < 1e-4); /* fewer rows: a BLAS may sum in another order */
         }
         if (on_a_gpu())
             printf("%llu of %llu batches ran as graphs\n", (unsigned long long)s.device->graphs,

@@ -314,29 +314,6 @@ def test_watch(folder, swarm):
     assert p.returncode == 0 and "\x1b" not in rest
 
 
-def test_library(folder, swarm):
-    """The examples, linked with what is built: two peers agree on a loss in C; a run of the program is replayed."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    names = re.search(r"^LIBS := (.*)$", open("Makefile").read(), re.M)[1].split()
-    flags = subprocess.run(["pkg-config", "--libs", *names], capture_output=True, text=True, check=True).stdout.split()
-    for example in ("tune", "replay"):
-        p = subprocess.run([compiler, "-std=c17", "-Wall", "-Werror", "-Iinclude", f"tests/examples/{example}.c",
-                            *(f"build/release/lib{x}.a" for x in ("peer", "net", "zo")), *flags, "-lm", "-pthread",
-                            "-o", f"{folder}/{example}"], capture_output=True, text=True)
-        assert p.returncode == 0, p.stderr
-    out = subprocess.run([f"{folder}/tune"], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"^peer \d: y = (\S+) x ([+-]\S+)  digest ([0-9a-f]{16})$", out, re.M)
-    assert len(found) == 2 and found[0] == found[1], out
-    assert abs(float(found[0][0]) - 2) < 0.3 and abs(float(found[0][1]) + 1) < 0.3, out
-    s = swarm()
-    a = s.peer("a").start()
-    a.wait_status("records", lambda x: x["records"]["own"] >= 256)
-    assert a.end() == 0
-    good("log", "--home", a.home, "--export", f"{folder}/ledger")
-    p = subprocess.run([f"{folder}/replay", s.manifest, f"{folder}/ledger", "peer/demo/model"], capture_output=True, text=True)
-    assert p.returncode == 0 and p.stdout.strip() == a.last()["digest"], (p.stdout, p.stderr)
-
-
 def test_the_key_in_memory(folder, swarm):
     """One copy of the secret in the whole process, and a warning where the system does not let it lock that one."""
     s = swarm("--n0", 16, "--steps", 1000000)

@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import ONEBYTE, Skip, environment, good, main  # noqa: E402
+from lib import DEMO, ONEBYTE, Skip, environment, good, main  # noqa: E402
 
 
 def need(program):
@@ -50,7 +50,8 @@ def test_promtool(folder, swarm):
 
 
 def test_library(folder, swarm):
-    """Installed, both examples are built and run as they say; nobody sees more of it than its header declares."""
+    """Installed, both examples are built and run as they say: two peers agree on a loss in C, a run of the program is replayed; nobody
+    sees more of it than its header declares."""
     if not os.path.exists("build/libonebyte.so.1"):
         raise Skip("libonebyte is not installed: make lib builds it")
     os.mkdir(f"{folder}/bin")
@@ -71,7 +72,17 @@ def test_library(folder, swarm):
         for kind, flags in (("shared", shared), ("static", static)):
             out_of("cc", f"tests/examples/{example}.c", *flags, "-o", f"{folder}/{example}-{kind}")
     runs = [out_of(f"{folder}/tune-{kind}", env={"LD_LIBRARY_PATH": lib if kind == "shared" else ""}) for kind in ("shared", "static")]
-    assert all(re.fullmatch(r"peer 0: (y = .* digest [0-9a-f]{16})\npeer 1: \1\n", r) for r in runs), runs
+    for run in runs:
+        found = re.fullmatch(r"peer 0: (y = (\S+) x ([+-]\S+)  digest [0-9a-f]{16})\npeer 1: \1\n", run)
+        assert found and abs(float(found[2]) - 2) < 0.3 and abs(float(found[3]) + 1) < 0.3, run
+    s = swarm()
+    a = s.peer("a").start()
+    a.wait_status("records", lambda x: x["records"]["own"] >= 256)
+    assert a.end() == 0
+    out_of(ONEBYTE, "log", "--home", a.home, "--export", f"{folder}/ledger")
+    for kind in ("shared", "static"):
+        seen = out_of(f"{folder}/replay-{kind}", s.manifest, f"{folder}/ledger", f"{DEMO}/model", env={"LD_LIBRARY_PATH": lib})
+        assert seen.strip() == a.last()["digest"], (kind, seen)
     with open(f"{folder}/usr/include/onebyte/tune.h") as f:
         declared = set(re.findall(r"^(?!typedef|[ /]).*\b(onebyte_\w+)\(", f.read(), re.M))
     for seen in (out_of("nm", "-D", "--defined-only", f"{lib}/libonebyte.so.1"), out_of("nm", "-g", "--defined-only", f"{lib}/libonebyte.a")):
